@@ -3,5 +3,6 @@
 //!
 //! The modules in reading order; each may import only those above it and, of the outer folders, only itself.
 
+pub mod clock;
 pub mod config;
 pub mod domain;

@@ -1,1 +1,2 @@
+//! The program: arguments to one subcommand.
 fn main() {}

@@ -1,6 +1,7 @@
 //! Kernel text → event: what one line of the kernel log means, in any of the forms it is recorded in.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::moment::Moment;
 
@@ -25,7 +26,8 @@ pub enum Stamp {
 }
 
 /// Something the kernel said that bears on the hardware.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KernelEvent {
     /// NVIDIA's driver reports Xid `number` of the card at `pci`.
     Xid {
@@ -63,7 +65,7 @@ pub enum KernelEvent {
 }
 
 /// Running total of one kind of event.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelFact {
     /// What happened, to what.
     pub event: KernelEvent,

@@ -1,27 +1,31 @@
-//! Time as the judge sees it: `Moment` is time since the agent started, made without a clock.
+//! Time as the judge sees it: `Moment` is time since the machine started, made without a clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-/// A point on the monotonic time line that starts with the agent. Only differences mean anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// A point on the monotonic time line that starts with the machine (`CLOCK_MONOTONIC`), the one that the
+/// kernel stamps its log with: moments of one boot stay comparable when the agent restarts.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct Moment(Duration);
 
 impl Moment {
-    /// The start of the agent.
-    pub const START: Moment = Moment(Duration::ZERO);
+    /// The start of the machine.
+    pub const BOOT: Moment = Moment(Duration::ZERO);
 
-    /// The moment `elapsed` after the start.
+    /// The moment `elapsed` after the start of the machine.
     #[must_use]
-    pub const fn after_start(elapsed: Duration) -> Self {
+    pub const fn after_boot(elapsed: Duration) -> Self {
         Moment(elapsed)
     }
 
-    /// How long the agent had been running at this moment.
+    /// How long the machine had been running at this moment.
     #[must_use]
-    pub const fn since_start(self) -> Duration {
+    pub const fn since_boot(self) -> Duration {
         self.0
     }
 }
@@ -53,6 +57,18 @@ pub struct Now {
 }
 
 impl Now {
+    /// The moment of a wall time, by the clock of now; `None` before the machine started.
+    #[must_use]
+    pub fn moment_at(self, wall: Timestamp) -> Option<Moment> {
+        let ahead = wall.duration_since(self.wall);
+        let shift = ahead.unsigned_abs();
+        if ahead.is_negative() {
+            self.moment.0.checked_sub(shift).map(Moment)
+        } else {
+            Some(self.moment + shift)
+        }
+    }
+
     /// The wall time of an earlier (or later) moment, by the clock of now.
     #[must_use]
     pub fn wall_at(self, moment: Moment) -> Timestamp {

@@ -286,15 +286,35 @@ pub struct XidTotal {
     pub last: Moment,
 }
 
-/// What the kernel has said since boot (or since the file begins), as running totals.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// What the kernel has said since boot, as running totals. It is kept across restarts of the agent.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KernelLog {
+    /// How far the log has been read, so that a restart goes on there.
+    pub position: Option<Position>,
     /// One row a kind of event and subject; bounded, oldest forgotten first.
     pub facts: Vec<KernelFact>,
     /// How often records were overwritten before they could be read.
     pub gaps: u64,
     /// When that last happened.
     pub last_gap: Option<Moment>,
+}
+
+/// How far a kernel log has been read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// Sequence number of the next record of /dev/kmsg.
+    Kmsg(u64),
+    /// The next byte of a file.
+    File {
+        /// Device number.
+        dev: u64,
+        /// Inode.
+        inode: u64,
+        /// Byte offset.
+        offset: u64,
+    },
 }
 
 /// What one camera source says.

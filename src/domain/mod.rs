@@ -1,9 +1,17 @@
 //! What it means. Pure: no clock, no network, no disk, no async; trouble is data, time is an argument.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod capacity;
 pub mod finding;
+pub mod findings;
+pub mod judge;
 pub mod kernel_line;
+pub mod memory;
 pub mod moment;
+pub mod outbox;
 pub mod reading;
 pub mod report;
+pub mod rules;
 pub mod snapshot;
+pub mod verdict;
+pub mod xid;

@@ -1,0 +1,348 @@
+//! One tick: snapshot in, report and journal out. The only place where the domain's memory changes.
+
+use std::time::Duration;
+
+use super::capacity::capacity;
+use super::findings::{Change, Findings};
+use super::memory::Memory;
+use super::moment::{Moment, Now};
+use super::reading::Reading;
+use super::report::{
+    Because, Capacity, Event, EventKind, Failover, FailoverState, Measured, Node, Outlet, Report,
+    State, VERSION,
+};
+use super::rules::cameras::{CameraMemory, Edge};
+use super::rules::gpu::GpuMemory;
+use super::rules::host::HostMemory;
+use super::rules::{self, Look};
+use super::snapshot::{CameraSource, GpuState, Gpus, Ingest, Probe, Snapshot};
+use super::verdict::Verdict;
+use crate::config::{Config, Expected, FailoverMode};
+
+/// A reading older than so many of its intervals is stale.
+const STALE_INTERVALS: u32 = 3;
+
+/// A camera source that has connected and says nothing is waited for so long at the start.
+const SOURCE_GRACE: Duration = Duration::from_secs(75);
+
+/// Everything that lies outside the readings and goes into a report.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// How the outlets do.
+    pub outlets: Vec<Outlet>,
+    /// The ECS cluster and container instance, where known.
+    pub ecs: Option<(String, Option<String>)>,
+}
+
+/// What came of one tick.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// What to think now.
+    pub report: Report,
+    /// What changed, in the journal's order.
+    pub events: Vec<Event>,
+    /// Cameras that are gone: their retained state has to go too.
+    pub gone_cameras: Vec<String>,
+}
+
+/// Judges; owns everything that is remembered between ticks.
+#[derive(Debug, Clone)]
+pub struct Judge {
+    config: Config,
+    node: Node,
+    findings: Findings,
+    verdict: Verdict,
+    cameras: CameraMemory,
+    gpus: GpuMemory,
+    host: HostMemory,
+    started: Moment,
+    settled: bool,
+    seq: u64,
+    capacity: Option<Capacity>,
+    last_available: Option<u32>,
+}
+
+impl Judge {
+    /// A judge that knows nothing but what an earlier life remembered.
+    #[must_use]
+    pub fn new(config: Config, node: Node, memory: &Memory, now: Moment) -> Self {
+        Judge {
+            config,
+            node,
+            findings: Findings::default(),
+            verdict: Verdict::default(),
+            cameras: CameraMemory::default(),
+            gpus: GpuMemory::new(memory.inventory.clone()),
+            host: HostMemory::default(),
+            started: now,
+            settled: false,
+            seq: memory.seq,
+            capacity: None,
+            last_available: memory.available,
+        }
+    }
+
+    /// Goes on with another configuration; nothing that was seen is forgotten.
+    pub fn reconfigure(&mut self, config: Config, node: Node, now: Moment) {
+        self.config = config;
+        self.node = node;
+        self.started = now;
+    }
+
+    /// Writes what must outlive the agent into `memory`; returns whether it changed.
+    pub fn remember(&self, memory: &mut Memory) -> bool {
+        let available = self
+            .capacity
+            .map(|capacity| capacity.available)
+            .or(memory.available);
+        let changed = memory.seq != self.seq
+            || memory.available != available
+            || memory.inventory != self.gpus.inventory;
+        if changed {
+            memory.seq = self.seq;
+            memory.available = available;
+            memory.inventory.clone_from(&self.gpus.inventory);
+        }
+        changed
+    }
+
+    /// One tick.
+    pub fn judge(&mut self, seen: Snapshot<'_>, around: Surroundings, now: Now) -> Judgement {
+        if let Some(gpus) = seen.gpus.value() {
+            self.gpus.take_in(gpus, now.moment);
+        }
+        if let Some(host) = seen.host.value() {
+            self.host.take_in(host);
+        }
+        let config = std::mem::take(&mut self.config);
+        let look = Look {
+            seen,
+            config: &config,
+            now,
+        };
+        let (cameras, camera_edges) = self.cameras.settle(look);
+
+        let mut found = Vec::new();
+        rules::gpu::observe(look, &self.gpus, &mut found);
+        rules::host::observe(look, &self.host, &mut found);
+        rules::cameras::observe(look, &cameras, &mut found);
+        let changes = self.findings.update(found, &config.judge, now);
+
+        let was = self.verdict.state();
+        self.settled |= self.is_settled(look);
+        let known = self.settled && !is_stale(look);
+        let state =
+            self.verdict
+                .weigh(self.findings.open(), known, config.judge.recover_after, now);
+        let (slots, gpus) = self.size(look);
+        let offered = capacity(
+            state,
+            slots,
+            gpus,
+            self.findings.open(),
+            self.last_available,
+        );
+        self.last_available = Some(offered.available);
+        let resized = self
+            .capacity
+            .replace(offered)
+            .is_some_and(|was| was != offered);
+        self.config = config;
+
+        let mut events = Vec::new();
+        let mut gone_cameras = Vec::new();
+        for edge in camera_edges {
+            self.camera_event(edge, &mut events, &mut gone_cameras, now);
+        }
+        for change in changes {
+            let kind = match change {
+                Change::Opened(finding) => EventKind::FindingOpened { finding },
+                Change::Closed(finding) => EventKind::FindingClosed { finding },
+            };
+            events.push(self.event(kind, now));
+        }
+        if state != was || resized {
+            let Capacity {
+                slots, available, ..
+            } = offered;
+            let reasons = self.verdict.report(now).reasons;
+            events.push(self.event(
+                EventKind::Verdict {
+                    state,
+                    was,
+                    reasons,
+                    slots,
+                    available,
+                },
+                now,
+            ));
+        }
+        Judgement {
+            report: self.report(seen, around, cameras, offered, now),
+            events,
+            gone_cameras,
+        }
+    }
+
+    /// An entry of the journal that comes from outside the tick.
+    pub fn event(&mut self, kind: EventKind, now: Now) -> Event {
+        self.seq += 1;
+        Event {
+            v: VERSION,
+            ts: now.wall,
+            seq: self.seq,
+            boot: self.node.boot.clone(),
+            kind,
+        }
+    }
+
+    fn camera_event(
+        &mut self,
+        edge: Edge,
+        events: &mut Vec<Event>,
+        gone: &mut Vec<String>,
+        now: Now,
+    ) {
+        match edge.state {
+            Some(state) => {
+                let kind = EventKind::Camera {
+                    cam: edge.id,
+                    state,
+                    was: edge.was,
+                    reason: edge.reason,
+                };
+                events.push(self.event(kind, now));
+            }
+            None => gone.push(edge.id),
+        }
+    }
+
+    /// Every enabled source has answered or failed.
+    fn is_settled(&self, look: Look<'_>) -> bool {
+        let heard = |source: &CameraSource| {
+            source.ingest != Ingest::Unknown || look.now.moment - self.started >= SOURCE_GRACE
+        };
+        look.seen.host.is_settled()
+            && look.seen.gpus.is_settled()
+            && look.seen.kernel.is_settled()
+            && look.seen.cameras.iter().all(|reading| match reading {
+                Reading::Ok { value, .. } => heard(value),
+                Reading::Pending => false,
+                Reading::Off | Reading::Failed { .. } => true,
+            })
+    }
+
+    /// Slots of the healthy node, and the GPUs that it should have.
+    fn size(&self, look: Look<'_>) -> (u32, usize) {
+        let listed = look.seen.gpus.value().map_or(0, |gpus| gpus.cards.len());
+        let gpus = match look.config.gpu.expected {
+            Expected::Remember(_) => listed.max(self.gpus.inventory.len()),
+            Expected::Count(count) => listed.max(count as usize),
+        };
+        let counted = |count: usize| u32::try_from(count).ok().filter(|count| *count > 0);
+        let slots = look
+            .config
+            .node
+            .slots
+            .or_else(|| counted(look.config.cameras.expect.len()))
+            .or_else(|| counted(gpus))
+            .unwrap_or(1);
+        (slots, gpus)
+    }
+
+    fn report(
+        &self,
+        seen: Snapshot<'_>,
+        around: Surroundings,
+        cameras: Vec<super::report::Camera>,
+        capacity: Capacity,
+        now: Now,
+    ) -> Report {
+        let host = seen.host.value().cloned();
+        let uptime_s = host.as_ref().and_then(|host| host.uptime_s);
+        let (cluster, container_instance) = around
+            .ecs
+            .map_or((None, None), |(cluster, node)| (Some(cluster), node));
+        let measured_gpus = seen
+            .gpus
+            .value()
+            .filter(|gpus| gpus.probe == Probe::Answering);
+        Report {
+            version: VERSION,
+            at: now.wall,
+            seq: self.seq,
+            node: Node {
+                uptime_s,
+                ..self.node.clone()
+            },
+            verdict: self.verdict.report(now),
+            capacity,
+            findings: self.findings.open().cloned().collect(),
+            host,
+            gpus: seen.gpus.value().map(cards).unwrap_or_default(),
+            cameras,
+            outlets: around.outlets,
+            failover: Failover {
+                mode: match self.config.failover.mode {
+                    FailoverMode::Observe => "observe",
+                    FailoverMode::Drain => "drain",
+                },
+                state: FailoverState::InService,
+                cluster,
+                container_instance,
+            },
+            measured: Measured {
+                judged: now.moment,
+                host: match seen.host {
+                    Reading::Ok { at, .. } => Some(*at),
+                    Reading::Pending | Reading::Off | Reading::Failed { .. } => None,
+                },
+                gpus: measured_gpus.and_then(|gpus| gpus.cards_at),
+            },
+        }
+    }
+}
+
+/// Whether a source that keeps a rhythm has lost it. The GPU probe has findings of its own for that.
+fn is_stale(look: Look<'_>) -> bool {
+    let limit = look.config.host.every * STALE_INTERVALS;
+    match look.seen.host {
+        Reading::Ok { at, .. } => look.now.moment - *at > limit,
+        Reading::Failed { .. } => true,
+        Reading::Pending | Reading::Off => false,
+    }
+}
+
+/// The cards of the report: what was read last is not known any more while the probe is silent.
+fn cards(gpus: &Gpus) -> Vec<super::snapshot::Gpu> {
+    let state = match gpus.probe {
+        Probe::Answering => return gpus.cards.clone(),
+        Probe::Hung { .. } => GpuState::Hung,
+        Probe::NoLibrary { .. } | Probe::Driver { .. } | Probe::Crashed { .. } => GpuState::Unknown,
+    };
+    let identity = |card: &super::snapshot::Gpu| super::snapshot::Gpu {
+        id: card.id.clone(),
+        name: card.name.clone(),
+        pci: card.pci.clone(),
+        serial: card.serial.clone(),
+        vbios: card.vbios.clone(),
+        driver: card.driver.clone(),
+        memory_total_bytes: card.memory_total_bytes,
+        state,
+        ..Default::default()
+    };
+    gpus.cards.iter().map(identity).collect()
+}
+
+impl Report {
+    /// Whether the node may take new work (`sideline fit`).
+    #[must_use]
+    pub fn is_fit(&self) -> bool {
+        matches!(self.verdict.state, State::Healthy | State::Degraded)
+            && self.capacity.available > 0
+            && !matches!(
+                self.capacity.because,
+                Some(Because::Maintenance | Because::Drill)
+            )
+    }
+}

@@ -1,0 +1,593 @@
+//! How each camera does, all sources taken together, and the rules that follow from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Look;
+use crate::config::Cameras as CamerasConfig;
+use crate::domain::finding::{Advice, Code, Severity, Subject};
+use crate::domain::findings::Observed;
+use crate::domain::moment::{Moment, Now};
+use crate::domain::report::{Camera, CameraReason, CameraState};
+use crate::domain::snapshot::{CameraSeen, CameraSource, Ingest, StreamStatus};
+
+/// Frigate's default spacing of statistics, until a source's own spacing is known.
+const USUAL_SPACING: Duration = Duration::from_secs(60);
+
+/// Measurements older than so many spacings say nothing any more (half of one is for the network).
+const STALE_SPACINGS: f64 = 2.5;
+
+/// A source's word on a stream (`online`, `offline`) holds so long without being repeated; Frigate 0.17
+/// repeats it every 10 s, 0.18 sends a heartbeat.
+const STATUS_HOLDS: Duration = Duration::from_secs(75);
+
+/// Frigate calls a stream with fewer frames than this unusable.
+const NO_FRAMES_FPS: f64 = 0.1;
+
+/// What the judge remembers of the cameras.
+#[derive(Debug, Clone, Default)]
+pub struct CameraMemory {
+    known: BTreeMap<String, Track>,
+}
+
+#[derive(Debug, Clone)]
+struct Track {
+    state: CameraState,
+    reason: Option<CameraReason>,
+    since: Timestamp,
+    /// The worse state that it seems to be in, and since when.
+    pending: Option<(CameraState, Moment)>,
+    looked: Moment,
+}
+
+/// A camera that changed its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// Which.
+    pub id: String,
+    /// The new state; `None` when the camera is gone.
+    pub state: Option<CameraState>,
+    /// The old one; `None` for a camera first seen.
+    pub was: Option<CameraState>,
+    /// Why.
+    pub reason: Option<CameraReason>,
+}
+
+impl CameraMemory {
+    /// Settles every camera's state and says which ones changed.
+    pub fn settle(&mut self, look: Look<'_>) -> (Vec<Camera>, Vec<Edge>) {
+        let views = merged(look);
+        let mut cameras = Vec::with_capacity(views.len());
+        let mut edges = Vec::new();
+        for (id, view) in views {
+            let track = match self.known.get_mut(id) {
+                Some(track) => {
+                    let was = track.state;
+                    track.see(
+                        &view,
+                        &look.config.cameras,
+                        look.config.judge.camera_degraded_after,
+                        look.now,
+                    );
+                    if track.state != was {
+                        let (state, reason) = (Some(track.state), track.reason);
+                        edges.push(Edge {
+                            id: id.to_owned(),
+                            state,
+                            was: Some(was),
+                            reason,
+                        });
+                    }
+                    track
+                }
+                None => {
+                    let (state, reason) = (Some(view.state), view.reason);
+                    edges.push(Edge {
+                        id: id.to_owned(),
+                        state,
+                        was: None,
+                        reason,
+                    });
+                    self.known
+                        .entry(id.to_owned())
+                        .or_insert_with(|| Track::first(&view, look.now))
+                }
+            };
+            track.looked = look.now.moment;
+            cameras.push(Camera {
+                id: id.to_owned(),
+                source: view.source,
+                state: track.state,
+                fps: view.fps,
+                expected_fps: view.expected_fps,
+                last_frame_age_s: view.last_frame_age.map(|age| age.as_secs_f64()),
+                since: track.since,
+                reason: track.reason,
+            });
+        }
+        self.known.retain(|id, track| {
+            let still_there = track.looked == look.now.moment;
+            if !still_there {
+                edges.push(Edge {
+                    id: id.clone(),
+                    state: None,
+                    was: Some(track.state),
+                    reason: None,
+                });
+            }
+            still_there
+        });
+        (cameras, edges)
+    }
+}
+
+impl Track {
+    fn first(view: &View, now: Now) -> Self {
+        Track {
+            state: view.state,
+            reason: view.reason,
+            since: now.wall,
+            pending: None,
+            looked: now.moment,
+        }
+    }
+
+    /// Better at once; worse only after the state has lasted. What already proves that it lasted (the last
+    /// frame is too old) is not waited for again.
+    fn see(&mut self, view: &View, config: &CamerasConfig, degraded_after: Duration, now: Now) {
+        let hold = match view.state {
+            CameraState::Down
+                if view
+                    .last_frame_age
+                    .is_none_or(|age| age < config.down_after) =>
+            {
+                config.down_after
+            }
+            CameraState::Degraded if self.state != CameraState::Down => degraded_after,
+            CameraState::Down
+            | CameraState::Degraded
+            | CameraState::Up
+            | CameraState::Disabled
+            | CameraState::Idle
+            | CameraState::Unknown => Duration::ZERO,
+        };
+        if view.state == self.state {
+            self.pending = None;
+            self.reason = view.reason;
+            return;
+        }
+        let since = match self.pending {
+            Some((state, since)) if state == view.state => since,
+            Some(_) | None => now.moment,
+        };
+        if now.moment - since >= hold {
+            *self = Track {
+                looked: self.looked,
+                ..Track::first(view, now)
+            };
+        } else {
+            self.pending = Some((view.state, since));
+        }
+    }
+}
+
+/// `camera.down`, `camera.degraded`, `camera.unknown`, `ingest.down`.
+pub fn observe(look: Look<'_>, cameras: &[Camera], found: &mut Vec<Observed>) {
+    for camera in cameras {
+        camera_rules(look, camera, found);
+    }
+    for source in look
+        .seen
+        .cameras
+        .iter()
+        .filter_map(|reading| reading.value())
+    {
+        if let Ingest::Offline { why, .. } = &source.ingest {
+            let subject = Subject::Source(source.name.clone());
+            found.push(
+                Observed::state(
+                    Code::IngestDown,
+                    subject,
+                    Severity::Degraded,
+                    Advice::RestartApp,
+                    why.clone(),
+                )
+                .after(look.config.cameras.down_after),
+            );
+        }
+    }
+}
+
+fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Vec<Observed>) {
+    let (code, evidence, hold) = match camera.state {
+        CameraState::Up | CameraState::Disabled | CameraState::Idle => return,
+        CameraState::Down => {
+            let evidence = match (camera.reason, camera.last_frame_age_s) {
+                (_, Some(age)) => format!("no frames for {age:.0} s"),
+                (Some(CameraReason::Offline), None) => "the source says offline".to_owned(),
+                (Some(_) | None, None) => "no frames arrive".to_owned(),
+            };
+            (Code::CameraDown, evidence, Duration::ZERO)
+        }
+        CameraState::Degraded => {
+            let number =
+                |fps: Option<f64>| fps.map_or_else(|| "?".to_owned(), |fps| format!("{fps:.1}"));
+            let evidence = format!(
+                "{} of {} frames a second",
+                number(camera.fps),
+                number(camera.expected_fps)
+            );
+            (Code::CameraDegraded, evidence, Duration::ZERO)
+        }
+        CameraState::Unknown => match camera.reason {
+            // A source may take a spacing before it speaks of a camera for the first time.
+            Some(CameraReason::NotHeard) => (
+                Code::CameraUnknown,
+                "no source has spoken of it".to_owned(),
+                STATUS_HOLDS,
+            ),
+            Some(CameraReason::IngestDown) => (
+                Code::CameraUnknown,
+                "the ingest program is gone".to_owned(),
+                look.config.cameras.down_after,
+            ),
+            Some(
+                CameraReason::Stale
+                | CameraReason::NoFrames
+                | CameraReason::LowFps
+                | CameraReason::Offline,
+            )
+            | None => (
+                Code::CameraUnknown,
+                "the last word of its source is too old".to_owned(),
+                Duration::ZERO,
+            ),
+        },
+    };
+    let subject = Subject::Camera(camera.id.clone());
+    found.push(
+        Observed::state(code, subject, Severity::Degraded, Advice::Inspect, evidence).after(hold),
+    );
+}
+
+/// One camera at one moment, before hysteresis.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct View {
+    source: &'static str,
+    state: CameraState,
+    reason: Option<CameraReason>,
+    fps: Option<f64>,
+    expected_fps: Option<f64>,
+    last_frame_age: Option<Duration>,
+}
+
+/// Every camera that a source or the configuration names; of several views the most telling one.
+fn merged<'a>(look: Look<'a>) -> BTreeMap<&'a str, View> {
+    let mut views: BTreeMap<&'a str, View> = BTreeMap::new();
+    for source in look
+        .seen
+        .cameras
+        .iter()
+        .filter_map(|reading| reading.value())
+    {
+        for (id, seen) in &source.cameras {
+            let view = view(look, source, id, seen);
+            views
+                .entry(id)
+                .and_modify(|best| {
+                    if weight(view.state) > weight(best.state) {
+                        *best = view;
+                    }
+                })
+                .or_insert(view);
+        }
+    }
+    let first_source = look
+        .seen
+        .cameras
+        .iter()
+        .find_map(|reading| reading.value())
+        .map_or("none", |s| s.kind);
+    for (id, expect) in &look.config.cameras.expect {
+        views.entry(id).or_insert(View {
+            source: first_source,
+            state: CameraState::Unknown,
+            reason: Some(CameraReason::NotHeard),
+            fps: None,
+            expected_fps: expect.fps,
+            last_frame_age: None,
+        });
+    }
+    views
+}
+
+/// Which of two views of one camera is believed: an operator's switch, then trouble, then health; a source
+/// that knows nothing contradicts nobody.
+fn weight(state: CameraState) -> u8 {
+    match state {
+        CameraState::Disabled => 5,
+        CameraState::Down => 4,
+        CameraState::Degraded => 3,
+        CameraState::Up => 2,
+        CameraState::Idle => 1,
+        CameraState::Unknown => 0,
+    }
+}
+
+fn view(look: Look<'_>, source: &CameraSource, id: &str, seen: &CameraSeen) -> View {
+    let now = look.now;
+    let limit = seen.every.unwrap_or(USUAL_SPACING).mul_f64(STALE_SPACINGS);
+    let measured = seen.measured.filter(|at| now.moment - *at <= limit);
+    let status = seen
+        .status
+        .filter(|(_, at)| now.moment - *at <= limit.max(STATUS_HOLDS))
+        .map(|(status, _)| status);
+    let expected_fps = look
+        .config
+        .cameras
+        .expect
+        .get(id)
+        .and_then(|expect| expect.fps)
+        .or(seen.expected_fps);
+    let fps = seen.fps.filter(|_| measured.is_some());
+    let last_frame_age = seen
+        .last_frame
+        .map(|frame| Duration::try_from(now.wall.duration_since(frame)).unwrap_or(Duration::ZERO));
+    let low = |fps: f64| {
+        expected_fps.is_some_and(|expected| fps < expected * look.config.judge.camera_fps_ratio)
+    };
+    let is_old = |age: Duration| age >= look.config.cameras.down_after;
+
+    let (state, reason) = if seen.enabled == Some(false) || status == Some(StreamStatus::Disabled) {
+        (CameraState::Disabled, None)
+    } else if matches!(source.ingest, Ingest::Offline { .. }) {
+        (CameraState::Unknown, Some(CameraReason::IngestDown))
+    } else if status == Some(StreamStatus::Offline) {
+        (CameraState::Down, Some(CameraReason::Offline))
+    } else if measured.is_some() && last_frame_age.is_some_and(is_old) {
+        (CameraState::Down, Some(CameraReason::NoFrames))
+    } else if let Some(fps) = fps {
+        if fps < NO_FRAMES_FPS {
+            (CameraState::Down, Some(CameraReason::NoFrames))
+        } else if low(fps) {
+            (CameraState::Degraded, Some(CameraReason::LowFps))
+        } else {
+            (CameraState::Up, None)
+        }
+    } else if status == Some(StreamStatus::Online)
+        || (measured.is_some() && last_frame_age.is_some())
+    {
+        (CameraState::Up, None)
+    } else if status == Some(StreamStatus::Idle) {
+        (CameraState::Idle, None)
+    } else if seen.measured.is_some() || seen.status.is_some() {
+        (CameraState::Unknown, Some(CameraReason::Stale))
+    } else {
+        (CameraState::Unknown, Some(CameraReason::NotHeard))
+    };
+    View {
+        source: source.kind,
+        state,
+        reason,
+        fps,
+        expected_fps,
+        last_frame_age,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::domain::reading::Reading;
+    use crate::domain::snapshot::Snapshot;
+
+    fn at(seconds: u64) -> Now {
+        let moment = Moment::after_boot(Duration::from_secs(seconds));
+        let wall = Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).unwrap()).unwrap();
+        Now { moment, wall }
+    }
+
+    fn source(seen: CameraSeen, ingest: Ingest) -> Reading<CameraSource> {
+        let cameras = BTreeMap::from([("hole07".to_owned(), seen)]);
+        let value = CameraSource {
+            kind: "frigate",
+            name: "frigate".into(),
+            ingest,
+            cameras,
+            ..Default::default()
+        };
+        Reading::ok(value, Moment::BOOT)
+    }
+
+    fn settle(
+        memory: &mut CameraMemory,
+        config: &Config,
+        sources: &[&Reading<CameraSource>],
+        now: Now,
+    ) -> Camera {
+        let seen = Snapshot {
+            host: &Reading::Off,
+            gpus: &Reading::Off,
+            kernel: &Reading::Off,
+            cameras: sources,
+        };
+        let (mut cameras, _) = memory.settle(Look { seen, config, now });
+        assert_eq!(cameras.len(), 1);
+        cameras.remove(0)
+    }
+
+    fn measured(fps: f64, second: u64) -> CameraSeen {
+        let measured = Some(at(second).moment);
+        CameraSeen {
+            fps: Some(fps),
+            expected_fps: Some(5.0),
+            measured,
+            ..Default::default()
+        }
+    }
+
+    /// `fps` a sample every 10 s from second 100; below, the state after each: `u`p, de`g`raded, `d`own, `?`.
+    fn check(fps: &[f64], expected: &str) {
+        let (mut memory, config) = (CameraMemory::default(), Config::default());
+        let shown: String = fps
+            .iter()
+            .zip(0..)
+            .map(|(fps, step)| {
+                let second = 100 + step * 10;
+                let reading = source(measured(*fps, second), Ingest::Online);
+                match settle(&mut memory, &config, &[&reading], at(second)).state {
+                    CameraState::Up => 'u',
+                    CameraState::Degraded => 'g',
+                    CameraState::Down => 'd',
+                    CameraState::Disabled | CameraState::Idle => '-',
+                    CameraState::Unknown => '?',
+                }
+            })
+            .collect();
+        assert_eq!(shown, expected, "{fps:?}");
+    }
+
+    #[test]
+    fn down_after_20_s_degraded_after_60_s_better_at_once() {
+        check(&[5.0, 0.0, 0.0, 0.0, 5.0], "uuudu");
+        check(&[5.0, 0.0, 5.0, 0.0, 5.0], "uuuuu");
+        check(&[0.0, 0.0, 5.0], "ddu");
+        check(&[5.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 4.0], "uuuuuuugu");
+        check(&[0.0, 2.0], "dg");
+    }
+
+    #[test]
+    fn what_a_source_says_decides() {
+        let online = |seconds| Some((StreamStatus::Online, at(seconds).moment));
+        let offline = Ingest::Offline {
+            why: "stopped".into(),
+            since: at(90).moment,
+        };
+        let frame = |seconds| CameraSeen {
+            last_frame: Some(at(seconds).wall),
+            measured: Some(at(100).moment),
+            ..Default::default()
+        };
+        for (what, seen, ingest, expected, reason) in [
+            (
+                "nothing yet",
+                CameraSeen::default(),
+                Ingest::Online,
+                CameraState::Unknown,
+                Some(CameraReason::NotHeard),
+            ),
+            (
+                "old stats",
+                measured(5.0, 100 - 99),
+                Ingest::Online,
+                CameraState::Up,
+                None,
+            ),
+            (
+                "older stats",
+                CameraSeen {
+                    every: Some(Duration::from_secs(15)),
+                    ..measured(5.0, 1)
+                },
+                Ingest::Online,
+                CameraState::Unknown,
+                Some(CameraReason::Stale),
+            ),
+            (
+                "switched off",
+                CameraSeen {
+                    enabled: Some(false),
+                    ..measured(0.0, 100)
+                },
+                Ingest::Online,
+                CameraState::Disabled,
+                None,
+            ),
+            (
+                "only a status",
+                CameraSeen {
+                    status: online(95),
+                    ..Default::default()
+                },
+                Ingest::Online,
+                CameraState::Up,
+                None,
+            ),
+            (
+                "an old status",
+                CameraSeen {
+                    status: online(1),
+                    every: Some(Duration::from_secs(15)),
+                    ..Default::default()
+                },
+                Ingest::Online,
+                CameraState::Unknown,
+                Some(CameraReason::Stale),
+            ),
+            (
+                "an offline stream",
+                CameraSeen {
+                    status: Some((StreamStatus::Offline, at(99).moment)),
+                    ..measured(5.0, 60)
+                },
+                Ingest::Online,
+                CameraState::Down,
+                Some(CameraReason::Offline),
+            ),
+            (
+                "no ingest",
+                measured(5.0, 100),
+                offline,
+                CameraState::Unknown,
+                Some(CameraReason::IngestDown),
+            ),
+            (
+                "a fresh frame",
+                frame(99),
+                Ingest::Online,
+                CameraState::Up,
+                None,
+            ),
+            (
+                "an old frame",
+                frame(70),
+                Ingest::Online,
+                CameraState::Down,
+                Some(CameraReason::NoFrames),
+            ),
+        ] {
+            let reading = source(seen, ingest);
+            let camera = settle(
+                &mut CameraMemory::default(),
+                &Config::default(),
+                &[&reading],
+                at(100),
+            );
+            assert_eq!((camera.state, camera.reason), (expected, reason), "{what}");
+        }
+    }
+
+    #[test]
+    fn of_two_sources_the_one_that_knows_trouble_is_believed() {
+        let up = source(measured(5.0, 100), Ingest::Online);
+        let down = source(measured(0.0, 100), Ingest::Online);
+        let silent = source(CameraSeen::default(), Ingest::Online);
+        for (sources, expected) in [
+            ([&up, &silent], CameraState::Up),
+            ([&silent, &up], CameraState::Up),
+            ([&up, &down], CameraState::Down),
+            ([&down, &silent], CameraState::Down),
+        ] {
+            let camera = settle(
+                &mut CameraMemory::default(),
+                &Config::default(),
+                &sources,
+                at(100),
+            );
+            assert_eq!(camera.state, expected);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Rules for the server: disks, memory, and what the kernel says of them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Look;
+use crate::domain::finding::{Advice, Code, Severity, Subject};
+use crate::domain::findings::Observed;
+use crate::domain::kernel_line::{KernelEvent, KernelFact};
+use crate::domain::reading::Reading;
+use crate::domain::snapshot::{Disk, Host};
+
+/// Memory has to be short for so long: builds and page-cache bursts are no trouble.
+const MEMORY_HOLD: Duration = Duration::from_secs(60);
+
+/// What the rules know of the server beyond the latest reading.
+#[derive(Debug, Clone, Default)]
+pub struct HostMemory {
+    /// Mount points that have been writable.
+    writable: BTreeSet<String>,
+}
+
+impl HostMemory {
+    /// Takes in one reading.
+    pub fn take_in(&mut self, host: &Host) {
+        for disk in &host.disks {
+            if !disk.read_only && !self.writable.contains(&disk.mount) {
+                self.writable.insert(disk.mount.clone());
+            }
+        }
+    }
+}
+
+/// All rules for the server.
+pub fn observe(look: Look<'_>, memory: &HostMemory, found: &mut Vec<Observed>) {
+    if let Some(host) = look.seen.host.value() {
+        for disk in &host.disks {
+            disk_full(look, disk, found);
+            turned_readonly(disk, memory, found);
+        }
+        memory_short(look, host, found);
+    }
+    if let Some(kernel) = look.seen.kernel.value() {
+        for fact in &kernel.facts {
+            out_of_memory(look, fact, found);
+            disk_io(look, fact, found);
+            kernel_readonly(look, fact, found);
+        }
+    }
+    kernel_log(look, found);
+}
+
+/// `host.disk_full`.
+fn disk_full(look: Look<'_>, disk: &Disk, found: &mut Vec<Observed>) {
+    let limits = &look.config.judge;
+    if disk.read_only || limits.disk_ignore.contains(&disk.mount) {
+        return;
+    }
+    let (severity, limit) = if disk.used_percent >= limits.disk_failing_percent {
+        (Severity::Failing, limits.disk_failing_percent)
+    } else if disk.used_percent >= limits.disk_degraded_percent {
+        (Severity::Degraded, limits.disk_degraded_percent)
+    } else {
+        return;
+    };
+    let free = bytesize::ByteSize(disk.available_bytes).display().iec();
+    let evidence = format!(
+        "{} is {:.1} % full ({free} free), limit {limit} %",
+        disk.mount, disk.used_percent
+    );
+    let subject = Subject::Disk(disk.mount.clone());
+    found.push(Observed::state(
+        Code::HostDiskFull,
+        subject,
+        severity,
+        Advice::Inspect,
+        evidence,
+    ));
+}
+
+/// `host.fs_readonly`: a file system that was writable is not any more, or gave up (`errors=remount-ro`).
+fn turned_readonly(disk: &Disk, memory: &HostMemory, found: &mut Vec<Observed>) {
+    if disk.read_only && (disk.remounts_on_error || memory.writable.contains(&disk.mount)) {
+        let evidence = format!("{} on {} is mounted read-only", disk.device, disk.mount);
+        let subject = Subject::Disk(disk.mount.clone());
+        found.push(Observed::state(
+            Code::HostFsReadonly,
+            subject,
+            Severity::Failing,
+            Advice::Inspect,
+            evidence,
+        ));
+    }
+}
+
+/// `host.memory`.
+fn memory_short(look: Look<'_>, host: &Host, found: &mut Vec<Observed>) {
+    let limit = look.config.judge.memory_percent;
+    if let Some(used) = host.memory_used_percent.filter(|used| *used >= limit) {
+        let evidence = format!("{used:.1} % of memory in use, limit {limit} %");
+        found.push(
+            Observed::state(
+                Code::HostMemory,
+                Subject::Host,
+                Severity::Degraded,
+                Advice::Inspect,
+                evidence,
+            )
+            .after(MEMORY_HOLD),
+        );
+    }
+}
+
+/// `host.oom`.
+fn out_of_memory(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
+    if fact.event == KernelEvent::OutOfMemory && !is_forgotten(look, fact) {
+        found.push(event(
+            Code::HostOom,
+            Subject::Host,
+            Severity::Degraded,
+            Advice::RestartApp,
+            fact,
+        ));
+    }
+}
+
+/// `host.disk_io`: a mounted disk that is gone is failing, until the next boot.
+fn disk_io(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
+    let KernelEvent::DiskIo { device, gone } = &fact.event else {
+        return;
+    };
+    let carries_us = look
+        .seen
+        .host
+        .value()
+        .is_some_and(|host| host.disks.iter().any(|disk| is_on(disk, device)));
+    let (severity, advice) = if *gone && carries_us {
+        (Severity::Failing, Advice::Replace)
+    } else if is_forgotten(look, fact) {
+        return;
+    } else {
+        (Severity::Degraded, Advice::Inspect)
+    };
+    found.push(event(
+        Code::HostDiskIo,
+        Subject::Disk(device.clone()),
+        severity,
+        advice,
+        fact,
+    ));
+}
+
+/// `host.fs_readonly` in the kernel's words, until the file system is seen writable again.
+fn kernel_readonly(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
+    let KernelEvent::FilesystemReadonly { device } = &fact.event else {
+        return;
+    };
+    let mounted = match look.seen.host {
+        Reading::Ok { value, at } if *at > fact.last => {
+            value.disks.iter().find(|disk| is_on(disk, device))
+        }
+        Reading::Ok { .. } | Reading::Pending | Reading::Off | Reading::Failed { .. } => None,
+    };
+    match mounted {
+        // Seen writable since, or told of by its mount point already.
+        Some(disk) if !disk.read_only || disk.remounts_on_error => {}
+        Some(_) | None => found.push(event(
+            Code::HostFsReadonly,
+            Subject::Disk(device.clone()),
+            Severity::Failing,
+            Advice::Inspect,
+            fact,
+        )),
+    }
+}
+
+/// `agent.kernel_log_gap`: evidence was lost, or can't be had at all.
+fn kernel_log(look: Look<'_>, found: &mut Vec<Observed>) {
+    let gap = |severity, evidence| {
+        Observed::state(
+            Code::AgentKernelLogGap,
+            Subject::Agent,
+            severity,
+            Advice::None,
+            evidence,
+        )
+    };
+    match look.seen.kernel {
+        Reading::Failed { why, .. } => {
+            found.push(Observed {
+                advice: Advice::Inspect,
+                ..gap(Severity::Degraded, why.clone())
+            });
+        }
+        Reading::Ok { value, .. } => {
+            let recent = value
+                .last_gap
+                .filter(|last| look.now.moment - *last <= look.config.judge.forget_after);
+            if let Some(last) = recent {
+                let evidence = format!(
+                    "kernel messages were overwritten before they could be read ({}×)",
+                    value.gaps
+                );
+                found.push(gap(Severity::Info, evidence).events(value.gaps, last, last));
+            }
+        }
+        Reading::Pending | Reading::Off => {}
+    }
+}
+
+fn event(
+    code: Code,
+    subject: Subject,
+    severity: Severity,
+    advice: Advice,
+    fact: &KernelFact,
+) -> Observed {
+    Observed::state(code, subject, severity, advice, fact.evidence.clone())
+        .events(fact.count, fact.first, fact.last)
+}
+
+fn is_forgotten(look: Look<'_>, fact: &KernelFact) -> bool {
+    look.now.moment - fact.last > look.config.judge.forget_after
+}
+
+/// Whether a mounted file system lies on a device the kernel named: itself, or a partition or namespace of it.
+fn is_on(disk: &Disk, device: &str) -> bool {
+    let name = disk.device.rsplit('/').next().unwrap_or(&disk.device);
+    match name.strip_prefix(device) {
+        Some("") => true,
+        Some(rest) => {
+            // sda → sda1; nvme0 → nvme0n1p2; nvme0n1 → nvme0n1p2, but never nvme0n1 → nvme0n12.
+            let rest = rest.strip_prefix(['n', 'p']).unwrap_or(rest);
+            let partition = device.ends_with(|last: char| last.is_ascii_alphabetic())
+                || name[device.len()..].starts_with(['n', 'p']);
+            partition && rest.starts_with(|first: char| first.is_ascii_digit())
+        }
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_lies_on_its_disk() {
+        for (mounted, named, expected) in [
+            ("/dev/sda1", "sda1", true),
+            ("/dev/sda1", "sda", true),
+            ("/dev/nvme0n1p2", "nvme0n1", true),
+            ("/dev/nvme0n1p2", "nvme0", true),
+            ("/dev/md0", "md0", true),
+            ("/dev/mapper/vg-root", "dm-0", false),
+            ("/dev/sdab1", "sda", false),
+            ("/dev/nvme0n12", "nvme0n1", false),
+            ("/dev/sdb1", "sda", false),
+        ] {
+            let disk = Disk {
+                mount: "/".into(),
+                device: mounted.into(),
+                filesystem: "ext4".into(),
+                total_bytes: 1,
+                available_bytes: 1,
+                used_percent: 0.0,
+                read_only: false,
+                remounts_on_error: false,
+            };
+            assert_eq!(is_on(&disk, named), expected, "{mounted} on {named}");
+        }
+    }
+}

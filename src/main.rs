@@ -1,2 +1,13 @@
 //! The program: arguments to one subcommand.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match sideline::cli::main() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sideline: {error:#}");
+            ExitCode::from(3)
+        }
+    }
+}

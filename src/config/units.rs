@@ -17,6 +17,8 @@ pub fn format_duration(duration: Duration) -> String {
     humantime::format_duration(duration)
         .to_string()
         .replace(' ', "")
+        .replace("days", "d")
+        .replace("day", "d")
 }
 
 /// Durations in serde.

@@ -129,7 +129,7 @@ impl Judge {
         let changes = self.findings.update(found, &config.judge, now);
 
         let was = self.verdict.state();
-        self.settled |= self.is_settled(look);
+        self.settled |= self.all_settled(look);
         let known = self.settled && !is_stale(look);
         let state =
             self.verdict
@@ -184,6 +184,12 @@ impl Judge {
         }
     }
 
+    /// Whether every enabled source has answered or failed.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     /// An entry of the journal that comes from outside the tick.
     pub fn event(&mut self, kind: EventKind, now: Now) -> Event {
         self.seq += 1;
@@ -218,7 +224,7 @@ impl Judge {
     }
 
     /// Every enabled source has answered or failed.
-    fn is_settled(&self, look: Look<'_>) -> bool {
+    fn all_settled(&self, look: Look<'_>) -> bool {
         let heard = |source: &CameraSource| {
             source.ingest != Ingest::Unknown || look.now.moment - self.started >= SOURCE_GRACE
         };

@@ -5,6 +5,8 @@ pub mod capacity;
 pub mod finding;
 pub mod findings;
 pub mod judge;
+pub mod kernel_event;
+pub mod kernel_facts;
 pub mod kernel_line;
 pub mod memory;
 pub mod moment;

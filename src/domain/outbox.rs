@@ -96,20 +96,22 @@ impl<T> Outbox<T> {
         }
     }
 
-    /// Hands out at most `max` records that wait and marks them as in flight: state first, then the journal.
-    pub fn take(&mut self, max: usize, now: Moment) -> Vec<(Id, &T)> {
+    /// Hands out records that wait and marks them as in flight: at most `max`, state first, then at most
+    /// `journal` of the journal in order. With each the moment since when it has waited.
+    pub fn take(&mut self, max: usize, journal: usize, now: Moment) -> Vec<(Id, Moment, &T)> {
         self.expire(now);
         if now < self.quiet_until {
             return Vec::new();
         }
+        let waits = |entry: &&mut Entry<T>| !entry.in_flight;
         self.state
             .values_mut()
-            .chain(self.journal.iter_mut())
-            .filter(|entry| !entry.in_flight)
+            .filter(waits)
+            .chain(self.journal.iter_mut().filter(waits).take(journal))
             .take(max)
             .map(|entry| {
                 entry.in_flight = true;
-                (entry.id, &entry.record)
+                (entry.id, entry.since, &entry.record)
             })
             .collect()
     }
@@ -275,9 +277,9 @@ mod tests {
 
     fn taken(outbox: &mut Outbox<&'static str>, max: usize, now: Moment) -> Vec<&'static str> {
         outbox
-            .take(max, now)
+            .take(max, max, now)
             .into_iter()
-            .map(|(_, record)| *record)
+            .map(|(_, _, record)| *record)
             .collect()
     }
 
@@ -297,7 +299,7 @@ mod tests {
     fn a_newer_state_outlives_the_acknowledgement_of_the_older() {
         let mut outbox = Outbox::new(LIMITS);
         outbox.put_state("health", "ill", at(1));
-        let old = outbox.take(1, at(1))[0].0;
+        let old = outbox.take(1, 1, at(1))[0].0;
         outbox.put_state("health", "well", at(2));
         outbox.acknowledge(old);
         assert_eq!(taken(&mut outbox, 9, at(2)), ["well"]);
@@ -357,7 +359,7 @@ mod tests {
         let mut outbox = Outbox::new(LIMITS);
         outbox.put(Rank::Metric, "ab", 2, at(1));
         outbox.put(Rank::Metric, "c", 1, at(2));
-        let whole = outbox.take(1, at(3))[0].0;
+        let whole = outbox.take(1, 1, at(3))[0].0;
         outbox.replace(whole, [("a", 1), ("b", 1)].into_iter(), at(3));
         assert_eq!(outbox.oldest(at(3)), Duration::from_secs(2));
         assert_eq!(taken(&mut outbox, 9, at(3)), ["a", "b", "c"]);
@@ -374,7 +376,7 @@ mod tests {
                 match step {
                     0 => { outbox.put(Rank::Metric, "m", bytes, now); put += 1; }
                     1 => { outbox.put(Rank::Transition, "t", bytes, now); put += 1; }
-                    2 => flying.extend(outbox.take(2, now).into_iter().map(|(id, _)| id)),
+                    2 => flying.extend(outbox.take(2, 2, now).into_iter().map(|(id, _, _)| id)),
                     3 => if let Some(id) = flying.pop() { outbox.acknowledge(id); acknowledged += 1; },
                     _ => { outbox.release(now, 0.0); flying.clear(); }
                 }

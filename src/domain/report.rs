@@ -1,5 +1,7 @@
 //! The one type that flows: what sideline knows and thinks, and its versioned wire form (`status --json`).
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -350,4 +352,43 @@ pub enum EventKind {
         /// Its version.
         agent: String,
     },
+}
+
+/// For the agent's own log.
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventKind::FindingOpened { finding } => {
+                write!(
+                    f,
+                    "{} of {} opened: {}",
+                    finding.code, finding.subject, finding.evidence
+                )
+            }
+            EventKind::FindingClosed { finding } => {
+                write!(f, "{} of {} closed", finding.code, finding.subject)
+            }
+            EventKind::Verdict {
+                state,
+                was,
+                slots,
+                available,
+                ..
+            } => {
+                write!(
+                    f,
+                    "{} (was {}), carries {available} of {slots} slots",
+                    state.name(),
+                    was.name()
+                )
+            }
+            EventKind::Camera {
+                cam, state, was, ..
+            } => match was {
+                Some(was) => write!(f, "camera {cam} is {} (was {})", state.name(), was.name()),
+                None => write!(f, "camera {cam} is {}", state.name()),
+            },
+            EventKind::Agent { what, agent } => write!(f, "agent {agent} {what}"),
+        }
+    }
 }

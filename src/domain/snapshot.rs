@@ -372,6 +372,14 @@ pub struct CameraSeen {
     pub first_heard: Moment,
 }
 
+/// Whether a name can be a camera's id: one level of an MQTT topic that a terminal, a metric and a log can show.
+#[must_use]
+pub fn is_valid_camera_id(name: &str) -> bool {
+    const LONGEST: usize = 128;
+    let is_bad = |c: char| c.is_control() || matches!(c, '/' | '+' | '#');
+    !name.is_empty() && !name.contains(is_bad) && name.chars().count() <= LONGEST
+}
+
 /// What a source says of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamStatus {

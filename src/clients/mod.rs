@@ -1,0 +1,5 @@
+//! Connections to the outside that more than one part uses. They carry bytes; what those mean is said elsewhere.
+
+pub mod aws;
+pub mod credentials;
+pub mod mqtt;

@@ -1,0 +1,421 @@
+//! The child's side: loads the vendor's library, answers questions on standard input with lines on standard
+//! output, and tells of Xids the moment the driver does.
+//!
+//! It is the process that may hang or crash in the agent's stead, so it is small and never tidies up: what it
+//! holds goes with it. No tokio here; every wait is a system call.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nvml_wrapper::bitmasks::event::EventTypes;
+use nvml_wrapper::enums::event::XidError;
+use nvml_wrapper::error::NvmlError;
+use nvml_wrapper::{Device, EventSet, Nvml};
+use rustix::process::Signal;
+
+use super::nvml;
+use super::wire::{self, Line, Missing};
+use crate::domain::snapshot::{Gpu, GpuState};
+
+/// The name under which the process is listed, and found if it can't be killed.
+pub(super) const NAME: &str = "sideline-probe";
+
+/// Exit status of a probe whose library no longer goes with the driver: start a fresh one (`EX_TEMPFAIL`).
+pub(super) const AFRESH: i32 = 75;
+
+/// The loader's name of the library.
+pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// NVML itself lists no more.
+const MOST_CARDS: u32 = 64;
+
+/// How often the library's file is looked at.
+const LIBRARY_LOOK: Duration = Duration::from_secs(60);
+
+/// How often the event thread looks whether other cards answer than before, and how long it rests when it can't
+/// listen.
+const EVENTS_LOOK: Duration = Duration::from_secs(5);
+
+/// Room for the vendor's calls; only what is touched takes memory.
+const STACK: usize = 256 * 1024;
+
+/// NVML's number for an Xid that it can't tell.
+const XID_UNKNOWN: u32 = 999;
+
+/// Answers questions until standard input ends. `library`: path of libnvidia-ml.so.1; empty: the loader's.
+///
+/// # Errors
+/// When standard input or output fails, or no thread can be started.
+pub fn main(library: &str) -> anyhow::Result<()> {
+    // Both are comforts: a probe that hangs dies with its agent, and is told from it by name.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let _ = std::fs::write("/proc/self/comm", NAME);
+
+    let watchdog = Watchdog::start()?;
+    let mut probe = Probe::new(library);
+    for line in io::stdin().lines() {
+        let line = line.context("standard input")?;
+        let Some(patience) = wire::patience(&line) else {
+            anyhow::bail!("{line:?} is no question; write read, or read and milliseconds");
+        };
+        watchdog.begin(patience);
+        let answer = probe.read()?;
+        watchdog.end();
+        say(&answer)?;
+    }
+    Ok(())
+}
+
+/// Says a line whole, whichever thread says it.
+fn say(line: &Line) -> anyhow::Result<()> {
+    let line = line.encode()?;
+    io::stdout()
+        .lock()
+        .write_all(&line)
+        .context("standard output")
+}
+
+/// What the probe remembers between two questions.
+struct Probe {
+    library: String,
+    nvml: Option<&'static Nvml>,
+    driver: Option<String>,
+    kept: Vec<Option<nvml::Kept>>,
+    /// The cards that answered last time; `None` before the first reading.
+    answering: Option<Vec<String>>,
+    looked: Instant,
+}
+
+impl Probe {
+    fn new(library: &str) -> Self {
+        let library = if library.is_empty() { LIBRARY } else { library };
+        Probe {
+            library: library.to_owned(),
+            nvml: None,
+            driver: None,
+            kept: Vec::new(),
+            answering: None,
+            looked: Instant::now(),
+        }
+    }
+
+    fn read(&mut self) -> anyhow::Result<Line> {
+        let nvml = match self.nvml {
+            Some(nvml) => nvml,
+            None => match open(&self.library) {
+                Ok(nvml) => self.greet(nvml)?,
+                Err(failed) => return Ok(failed),
+            },
+        };
+        if LIBRARY_LOOK < self.looked.elapsed() {
+            self.looked = Instant::now();
+            if library_replaced() {
+                std::process::exit(AFRESH);
+            }
+        }
+        match self.cards(nvml) {
+            Ok(cards) => {
+                self.watch_events(nvml, &cards)?;
+                let driver = self.driver.clone();
+                Ok(Line::Reading { cards, driver })
+            }
+            // It did answer, so the driver has changed under the library.
+            Err(_) if self.answering.is_some() => std::process::exit(AFRESH),
+            Err(why) => Ok(Line::Failed {
+                kind: Missing::Driver,
+                why: why.to_string(),
+            }),
+        }
+    }
+
+    fn greet(&mut self, nvml: Nvml) -> anyhow::Result<&'static Nvml> {
+        // Leaked: nvmlShutdown may block, and the event thread needs the library to the end.
+        let nvml: &'static Nvml = Box::leak(Box::new(nvml));
+        self.nvml = Some(nvml);
+        note("nvmlSystemGetDriverVersion");
+        self.driver = nvml.sys_driver_version().ok();
+        say(&Line::Hello {
+            driver: self.driver.clone(),
+            nvml: nvml.sys_nvml_version().ok(),
+        })?;
+        Ok(nvml)
+    }
+
+    fn cards(&mut self, nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
+        note("nvmlDeviceGetCount");
+        let count = nvml.device_count()?.min(MOST_CARDS);
+        self.kept.resize_with(count as usize, || None);
+        let cards: Vec<Gpu> = (0..count)
+            .zip(&mut self.kept)
+            .map(|(index, kept)| Gpu {
+                driver: self.driver.clone(),
+                ..nvml::read(nvml, index, kept, note)
+            })
+            .collect();
+        let worked = self.answering.as_ref().is_some_and(|ids| !ids.is_empty());
+        if worked && !cards.is_empty() && cards.iter().all(|card| card.state == GpuState::Unknown) {
+            return Err(NvmlError::Unknown);
+        }
+        Ok(cards)
+    }
+
+    /// Starts to listen for Xids after the first reading, and lets the listener know when other cards answer.
+    fn watch_events(&mut self, nvml: &'static Nvml, cards: &[Gpu]) -> anyhow::Result<()> {
+        let answering: Vec<String> = cards
+            .iter()
+            .filter(|card| card.state == GpuState::Ok)
+            .map(|card| card.id.clone())
+            .collect();
+        match &self.answering {
+            None => {
+                thread::Builder::new()
+                    .name("events".into())
+                    .stack_size(STACK)
+                    .spawn(move || listen(nvml))
+                    .context("thread for events")?;
+            }
+            Some(before) if *before == answering => return Ok(()),
+            Some(_) => {
+                ANSWERING.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.answering = Some(answering);
+        Ok(())
+    }
+}
+
+/// Loads and starts NVML.
+fn open(library: &str) -> Result<Nvml, Line> {
+    note("nvmlInit_v2");
+    let opened = Nvml::builder().lib_path(OsStr::new(library)).init();
+    opened.map_err(|failed| {
+        let (kind, why) = if let NvmlError::LibloadingError(why) = failed {
+            let why = why.to_string();
+            (missing(library, &why), why)
+        } else {
+            (Missing::Driver, failed.to_string())
+        };
+        Line::Failed { kind, why }
+    })
+}
+
+/// A file that is not there is no library; one that the loader refuses is a broken driver.
+fn missing(library: &str, loader: &str) -> Missing {
+    match loader.starts_with(library) && loader.contains("No such file") {
+        true => Missing::NoLibrary,
+        false => Missing::Driver,
+    }
+}
+
+/// Whether the library in use is no longer the one on disk: an upgrade of the driver has begun, and only a
+/// fresh start can tell whether programs can still use the cards.
+fn library_replaced() -> bool {
+    let Ok(maps) = File::open("/proc/self/maps") else {
+        return false;
+    };
+    let mut lines = BufReader::new(maps).lines().map_while(Result::ok);
+    lines.any(|line| line.ends_with("(deleted)") && line.contains("nvidia") && line.contains(".so"))
+}
+
+/// The call under way.
+static CALL: Mutex<&str> = Mutex::new("");
+
+/// Notes the call that is about to be made.
+fn note(call: &'static str) {
+    *CALL.lock().unwrap_or_else(PoisonError::into_inner) = call;
+}
+
+/// Says which call a reading waits for when it takes too long.
+struct Watchdog(SyncSender<Duration>);
+
+impl Watchdog {
+    fn start() -> anyhow::Result<Self> {
+        let (rounds, watched) = sync_channel(1);
+        thread::Builder::new()
+            .name("watchdog".into())
+            .stack_size(STACK)
+            .spawn(move || watch(&watched))
+            .context("thread for the watchdog")?;
+        Ok(Watchdog(rounds))
+    }
+
+    fn begin(&self, patience: Duration) {
+        // The watchdog ends only with standard output, and that ends the probe.
+        let _ = self.0.send(patience);
+    }
+
+    fn end(&self) {
+        let _ = self.0.send(Duration::ZERO);
+    }
+}
+
+/// One message begins a reading, the next ends it.
+fn watch(rounds: &Receiver<Duration>) {
+    while let Ok(patience) = rounds.recv() {
+        let mut said = "";
+        while rounds.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            let call = *CALL.lock().unwrap_or_else(PoisonError::into_inner);
+            if call != said && say(&Line::Stuck(call.to_owned())).is_err() {
+                return;
+            }
+            said = call;
+        }
+    }
+}
+
+/// Counts up when other cards answer than before.
+static ANSWERING: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells of every Xid of the cards that can be listened to, to the end of the process.
+fn listen(nvml: &'static Nvml) {
+    loop {
+        let answering = ANSWERING.load(Ordering::Relaxed);
+        let registered = Instant::now();
+        let cards = listenable(nvml);
+        if let Some(set) = register(nvml, &cards) {
+            while ANSWERING.load(Ordering::Relaxed) == answering && tell_next(&set, &cards) {}
+        }
+        // A card that is lost makes every wait fail, so listen anew to the others at once; but not again and again.
+        thread::sleep(EVENTS_LOOK.saturating_sub(registered.elapsed()));
+    }
+}
+
+/// The cards that announce Xids, with their UUIDs.
+fn listenable(nvml: &'static Nvml) -> Vec<(Device<'static>, String)> {
+    let count = nvml.device_count().unwrap_or(0).min(MOST_CARDS);
+    (0..count)
+        .filter_map(|index| {
+            let device = nvml.device_by_index(index).ok()?;
+            let id = device.uuid().ok()?;
+            let events = device.supported_event_types().ok()?;
+            events
+                .contains(EventTypes::CRITICAL_XID_ERROR)
+                .then_some((device, id))
+        })
+        .collect()
+}
+
+/// One set for all cards. A card that refuses takes the set with it, so begin again without it.
+fn register<'nvml>(
+    nvml: &'nvml Nvml,
+    cards: &[(Device<'nvml>, String)],
+) -> Option<EventSet<'nvml>> {
+    let mut willing: Vec<&Device<'nvml>> = cards.iter().map(|(device, _)| device).collect();
+    while !willing.is_empty() {
+        let empty = nvml.create_event_set().ok()?;
+        let registered = willing
+            .iter()
+            .enumerate()
+            .try_fold(empty, |set, (place, device)| {
+                let xids = EventTypes::CRITICAL_XID_ERROR;
+                device.register_events(xids, set).map_err(|_| place)
+            });
+        match registered {
+            Ok(set) => return Some(set),
+            Err(unwilling) => drop(willing.remove(unwilling)),
+        }
+    }
+    None
+}
+
+/// Waits for an Xid and tells of it; `false` when the set is of no more use.
+fn tell_next(set: &EventSet<'_>, cards: &[(Device<'_>, String)]) -> bool {
+    let timeout = u32::try_from(EVENTS_LOOK.as_millis()).unwrap_or(u32::MAX);
+    let event = match set.wait(timeout) {
+        Ok(event) => event,
+        Err(why) => return matches!(why, NvmlError::Timeout),
+    };
+    let number = match event.event_data {
+        Some(XidError::Value(number)) => u32::try_from(number).unwrap_or(XID_UNKNOWN),
+        Some(XidError::Unknown) => XID_UNKNOWN,
+        None => return true,
+    };
+    // A card that is lost can't be asked its name any more.
+    let card = cards.iter().find(|(device, _)| same(device, &event.device));
+    let gpu = card.map(|(_, id)| id.clone()).unwrap_or_default();
+    if say(&Line::Xid { gpu, number }).is_err() {
+        std::process::exit(1);
+    }
+    true
+}
+
+/// Whether both handles mean one card.
+#[expect(
+    unsafe_code,
+    reason = "nvml-wrapper has no safe way to compare cards that don't answer"
+)]
+fn same(one: &Device<'_>, other: &Device<'_>) -> bool {
+    // SAFETY: the handles are compared, never followed.
+    unsafe { one.handle() == other.handle() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_file_is_no_library() {
+        let absent = "cannot open shared object file: No such file or directory";
+        for (library, loader, expected) in [
+            (LIBRARY, format!("{LIBRARY}: {absent}"), Missing::NoLibrary),
+            (
+                "/opt/ml.so",
+                format!("/opt/ml.so: {absent}"),
+                Missing::NoLibrary,
+            ),
+            (LIBRARY, format!("libcuda.so.1: {absent}"), Missing::Driver),
+            (
+                LIBRARY,
+                format!("/usr/lib/{LIBRARY}: invalid ELF header"),
+                Missing::Driver,
+            ),
+            (
+                LIBRARY,
+                format!("{LIBRARY}: file too short"),
+                Missing::Driver,
+            ),
+        ] {
+            assert_eq!(missing(library, &loader), expected, "{loader}");
+        }
+    }
+
+    #[test]
+    fn a_library_that_is_not_there_is_said_to_be_missing() {
+        let mut probe = Probe::new("/nonexistent/libnvidia-ml.so.1");
+        for _ in 0..2 {
+            let Ok(Line::Failed { kind, why }) = probe.read() else {
+                panic!("a reading without a library");
+            };
+            assert_eq!(kind, Missing::NoLibrary);
+            assert!(why.contains("/nonexistent"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_library_is_a_broken_driver() {
+        let mut probe = Probe::new("/proc/self/cmdline");
+        let answer = probe.read().unwrap();
+        assert!(
+            matches!(
+                &answer,
+                Line::Failed {
+                    kind: Missing::Driver,
+                    ..
+                }
+            ),
+            "{answer:?}"
+        );
+    }
+
+    #[test]
+    fn our_own_files_are_not_replaced() {
+        assert!(!library_replaced());
+    }
+}

@@ -1,0 +1,264 @@
+//! What the ECS agent on this machine says of its cluster and container instance.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::header::HOST;
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// The agent is on this machine: it answers at once or not at all.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// An answer is some 300 bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// The agent changes its container instance only when it is registered anew.
+const WHILE_KNOWN: Duration = Duration::from_secs(300);
+
+/// The agent starts after Docker, and may start long after this program.
+const WHILE_UNKNOWN: Duration = Duration::from_secs(30);
+
+/// Where the ECS agent has registered this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ecs {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// ARN of the container instance.
+    pub container_instance: String,
+}
+
+/// Asks the ECS agent's introspection endpoint once; `base_url` is `http://127.0.0.1:51678`.
+///
+/// # Errors
+/// No agent there, one that is not registered yet, or an answer that is not its.
+pub async fn ask(base_url: &str) -> anyhow::Result<Ecs> {
+    let answer = tokio::time::timeout(DEADLINE, get(base_url)).await;
+    let answer = answer.with_context(|| format!("no answer within {DEADLINE:?}"))??;
+    parse(&answer)
+}
+
+/// Keeps `out` at what the ECS agent says. A machine without an ECS agent is normal, so nothing is logged of it;
+/// an agent that is restarting keeps what it said before.
+///
+/// # Errors
+/// None.
+pub async fn follow(
+    base_url: &str,
+    out: watch::Sender<Option<Ecs>>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let answer = tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            answer = ask(base_url) => answer,
+        };
+        match answer {
+            Ok(ecs) => {
+                out.send_if_modified(|known| {
+                    let new = known.as_ref() != Some(&ecs);
+                    if new {
+                        tracing::info!("container instance {}", ecs.container_instance);
+                        *known = Some(ecs);
+                    }
+                    new
+                });
+            }
+            Err(error) => tracing::debug!("ECS agent at {base_url}: {error:#}"),
+        }
+        let known = out.borrow().is_some();
+        let wait = if known { WHILE_KNOWN } else { WHILE_UNKNOWN };
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+async fn get(base_url: &str) -> anyhow::Result<Bytes> {
+    let base: Uri = base_url.parse().context("aws.ecs_agent is no URL")?;
+    let authority = base.authority().map(|authority| authority.as_str());
+    let (Some("http"), Some(authority)) = (base.scheme_str(), authority) else {
+        bail!("aws.ecs_agent must be like http://127.0.0.1:51678, is {base_url}");
+    };
+    let port = base.port_u16().unwrap_or(80);
+    let host = base.host().unwrap_or_default();
+    let stream = TcpStream::connect(format!("{host}:{port}")).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get("/v1/metadata")
+        .header(HOST, authority)
+        .body(Empty::<Bytes>::new())?;
+    // The connection ends when `sender` does, which the question owns.
+    let question = async move {
+        let response = sender.send_request(request).await?;
+        ensure!(
+            response.status().is_success(),
+            "the ECS agent says {}",
+            response.status()
+        );
+        let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect();
+        let body = body.await.map_err(anyhow::Error::from_boxed)?;
+        Ok(body.to_bytes())
+    };
+    let (answer, _closed) = tokio::join!(question, connection);
+    answer
+}
+
+fn parse(answer: &[u8]) -> anyhow::Result<Ecs> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Metadata {
+        cluster: String,
+        container_instance_arn: Option<String>,
+    }
+    let metadata: Metadata =
+        serde_json::from_slice(answer).context("the answer is not an ECS agent's")?;
+    let arn = metadata
+        .container_instance_arn
+        .context("the ECS agent is not registered yet")?;
+    ensure!(
+        is_name(&metadata.cluster) && is_name(&arn) && arn.starts_with("arn:"),
+        "the answer is not an ECS agent's: no cluster or no ARN in it"
+    );
+    Ok(Ecs {
+        cluster: metadata.cluster,
+        container_instance: arn,
+    })
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=1_024).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const ARN: &str = "arn:aws:ecs:eu-west-1:123456789012:container-instance/yard/0a1b";
+
+    fn known() -> Ecs {
+        Ecs {
+            cluster: "yard".into(),
+            container_instance: ARN.into(),
+        }
+    }
+
+    fn body() -> String {
+        format!(r#"{{"Cluster":"yard","ContainerInstanceArn":"{ARN}","Version":"v1"}}"#)
+    }
+
+    #[test]
+    fn answers() {
+        let good = body();
+        let long = format!(
+            r#"{{"Cluster":"yard","ContainerInstanceArn":"arn:{}"}}"#,
+            "x".repeat(2_000)
+        );
+        for (answer, right) in [
+            (good.as_str(), true),
+            (r#"{"Cluster":"yard","ContainerInstanceArn":null}"#, false),
+            (r#"{"Cluster":"yard"}"#, false),
+            (r#"{"Cluster":"","ContainerInstanceArn":"arn:x"}"#, false),
+            (r#"{"Cluster":"yard","ContainerInstanceArn":"x"}"#, false),
+            (r#"{"Cluster":7,"ContainerInstanceArn":"arn:x"}"#, false),
+            (long.as_str(), false),
+            ("<html>", false),
+            ("", false),
+        ] {
+            assert_eq!(parse(answer.as_bytes()).is_ok(), right, "{answer}");
+        }
+        assert_eq!(parse(good.as_bytes()).unwrap(), known());
+    }
+
+    /// Answers each connection with the next of `answers`, then hangs up.
+    async fn serve(listener: TcpListener, answers: &[String]) {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1_024];
+            let read = stream.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"GET /v1/metadata HTTP/1.1\r\n"));
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    }
+
+    fn http(status: &str, body: &str) -> String {
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    #[tokio::test]
+    async fn asks_over_http_and_bounds_the_answer() {
+        for (answer, expected) in [
+            (http("200 OK", &body()), Ok(known())),
+            (http("500 Oh", &body()), Err("500")),
+            (
+                http("200 OK", &" ".repeat(LONGEST_ANSWER + 1)),
+                Err("length limit"),
+            ),
+            ("nonsense\r\n\r\n".to_owned(), Err("")),
+            (String::new(), Err("")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let answers = [answer];
+            let (asked, ()) = tokio::join!(ask(&url), serve(listener, &answers));
+            match (asked, expected) {
+                (Ok(ecs), Ok(expected)) => assert_eq!(ecs, expected),
+                (Err(error), Err(says)) => {
+                    assert!(format!("{error:#}").contains(says), "{error:#}");
+                }
+                (asked, expected) => panic!("{asked:?}, expected {expected:?}"),
+            }
+        }
+        for url in [
+            "https://127.0.0.1",
+            "127.0.0.1:1",
+            "",
+            "http://",
+            "http://127.0.0.1:1",
+        ] {
+            assert!(ask(url).await.is_err(), "{url}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_agent_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let error = ask(&url).await.unwrap_err();
+        assert!(error.to_string().contains("no answer within 2s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn follows_until_cancelled() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (out, mut seen) = watch::channel(None);
+        let cancel = CancellationToken::new();
+        let answers = [http("200 OK", &body())];
+        let watching = async {
+            let seen = seen.wait_for(Option::is_some).await.unwrap().clone();
+            cancel.cancel();
+            seen
+        };
+        let (followed, seen, ()) = tokio::join!(
+            follow(&url, out, cancel.clone()),
+            watching,
+            serve(listener, &answers)
+        );
+        followed.unwrap();
+        assert_eq!(seen, Some(known()));
+    }
+}

@@ -1,0 +1,436 @@
+//! Reports → the data of one CloudWatch period: every sample of the period in one datum a metric.
+//!
+//! Limits by AWS's PutMetricData reference: at most 150 different values a datum, at most 1,000 data a request.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config::{CloudWatch as Settings, Profile};
+use crate::domain::finding::{Severity, Subject};
+use crate::domain::moment::Moment;
+use crate::domain::report::{CameraState, Report};
+use crate::domain::snapshot::Gpu;
+
+/// Different values that one datum may hold.
+const MAX_VALUES: usize = 150;
+
+/// Values are kept to so many parts of a unit until there are too many of them.
+const FINEST: f64 = 100.0;
+
+/// Time between two looks at what is not measured but judged (cameras, faults).
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Unit of a metric, as CloudWatch names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A number without a unit.
+    None,
+    /// How many.
+    Count,
+    /// 0 to 100.
+    Percent,
+    /// Seconds.
+    Seconds,
+}
+
+/// What a datum is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Dimension Site.
+    Site,
+    /// Dimensions Site and Node.
+    Node,
+    /// Dimensions Site, Node and Gpu.
+    Gpu(String),
+    /// Dimensions Site, Node and Camera.
+    Camera(String),
+}
+
+/// One metric over one period.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Datum {
+    /// The metric.
+    pub name: &'static str,
+    /// What it is about.
+    pub scope: Scope,
+    /// Start of the period, or the time of a change.
+    pub at: Timestamp,
+    /// Different values and how often each was seen; never empty, never NaN.
+    pub values: Vec<(f64, f64)>,
+    /// Unit.
+    pub unit: Unit,
+}
+
+impl Datum {
+    /// A datum that holds a single value.
+    #[must_use]
+    pub fn single(name: &'static str, scope: Scope, at: Timestamp, value: f64, unit: Unit) -> Self {
+        Datum {
+            name,
+            scope,
+            at,
+            values: vec![(value, 1.0)],
+            unit,
+        }
+    }
+}
+
+/// Collects the samples of one period.
+#[derive(Debug, Clone)]
+pub struct Period {
+    settings: Settings,
+    /// Start of the period that is being filled; aligned to its length since 1970.
+    start: Timestamp,
+    samples: BTreeMap<(Scope, &'static str), Distribution>,
+    sick: BTreeSet<Scope>,
+    host_seen: Option<Moment>,
+    gpus_seen: Option<Moment>,
+    looked: Option<Moment>,
+}
+
+impl Period {
+    /// The period that `now` lies in.
+    #[must_use]
+    pub fn starting(settings: Settings, now: Timestamp) -> Self {
+        let start = align(now, settings.period);
+        Period {
+            settings,
+            start,
+            samples: BTreeMap::new(),
+            sick: BTreeSet::new(),
+            host_seen: None,
+            gpus_seen: None,
+            looked: None,
+        }
+    }
+
+    /// What is sent.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// When the period is over.
+    #[must_use]
+    pub fn end(&self) -> Timestamp {
+        self.start
+            .checked_add(self.settings.period)
+            .unwrap_or(self.start)
+    }
+
+    /// Takes in what a report measured that the one before it had not.
+    pub fn take_in(&mut self, report: &Report) {
+        if self.settings.profile == Profile::Capacity {
+            return;
+        }
+        if report.measured.host != self.host_seen {
+            self.host_seen = report.measured.host;
+            self.host_sample(report);
+        }
+        if report.measured.gpus != self.gpus_seen {
+            self.gpus_seen = report.measured.gpus;
+            self.gpu_sample(report);
+        }
+        if self
+            .looked
+            .is_none_or(|at| report.measured.judged - at >= LOOK_EVERY)
+        {
+            self.looked = Some(report.measured.judged);
+            self.judged_sample(report);
+        }
+    }
+
+    /// Ends the period with the report that holds now and starts the next; the data in the order of importance.
+    pub fn finish(&mut self, report: &Report, outbox_age: Duration, now: Timestamp) -> Vec<Datum> {
+        self.fill_gaps(report);
+        let at = self.start;
+        let mut data = vec![
+            Datum::single(
+                "Capacity",
+                Scope::Site,
+                at,
+                f64::from(report.capacity.available),
+                Unit::Count,
+            ),
+            Datum::single(
+                "Health",
+                Scope::Node,
+                at,
+                f64::from(report.verdict.state.code()),
+                Unit::None,
+            ),
+        ];
+        if self.settings.profile != Profile::Capacity {
+            let age = outbox_age.as_secs_f64().round();
+            data.push(Datum::single(
+                "OutboxAge",
+                Scope::Node,
+                at,
+                age,
+                Unit::Seconds,
+            ));
+        }
+        let wanted = self.wanted();
+        for ((scope, name), distribution) in std::mem::take(&mut self.samples) {
+            if wanted.contains(&scope) {
+                data.push(Datum {
+                    name,
+                    scope,
+                    at,
+                    values: distribution.values(),
+                    unit: unit(name),
+                });
+            }
+        }
+        self.sick.clear();
+        self.start = align(now, self.settings.period);
+        data
+    }
+
+    /// A short period may end before anything was measured in it: what is known still holds.
+    fn fill_gaps(&mut self, report: &Report) {
+        if self.settings.profile == Profile::Capacity {
+            return;
+        }
+        let has = |samples: &BTreeMap<(Scope, &str), Distribution>, name| {
+            samples.contains_key(&(Scope::Node, name))
+        };
+        if !has(&self.samples, "CpuUtilization") {
+            self.host_sample(report);
+        }
+        if !has(&self.samples, "GpuUtilization") {
+            self.gpu_sample(report);
+        }
+        if !has(&self.samples, "CamerasUp") && !has(&self.samples, "GpuFaults") {
+            self.judged_sample(report);
+        }
+    }
+
+    /// The scopes to send: the node, and single GPUs and cameras by the profile or while they are sick.
+    fn wanted(&self) -> BTreeSet<Scope> {
+        let mut wanted = BTreeSet::from([Scope::Node]);
+        let mut budget = self.settings.detail_budget as usize;
+        let scopes: BTreeSet<&Scope> = self.samples.keys().map(|(scope, _)| scope).collect();
+        for scope in scopes {
+            let metrics = self.samples.keys().filter(|(of, _)| of == scope).count();
+            if self.settings.profile == Profile::Full {
+                wanted.insert(scope.clone());
+            } else if self.sick.contains(scope) && metrics <= budget {
+                budget -= metrics;
+                wanted.insert(scope.clone());
+            }
+        }
+        wanted
+    }
+
+    fn host_sample(&mut self, report: &Report) {
+        let Some(host) = &report.host else { return };
+        self.add(Scope::Node, "CpuUtilization", host.cpu_percent);
+        self.add(Scope::Node, "MemoryUsed", host.memory_used_percent);
+        let fullest = host
+            .disks
+            .iter()
+            .filter(|disk| !disk.read_only)
+            .map(|disk| disk.used_percent);
+        self.add(Scope::Node, "DiskUsed", fullest.reduce(f64::max));
+    }
+
+    fn gpu_sample(&mut self, report: &Report) {
+        for gpu in &report.gpus {
+            for scope in [Some(Scope::Node), self.detail(Scope::Gpu(gpu.id.clone()))]
+                .into_iter()
+                .flatten()
+            {
+                self.add(scope.clone(), "GpuUtilization", gpu.utilization_percent);
+                self.add(scope.clone(), "GpuMemoryUsed", memory_used_percent(gpu));
+                self.add(scope, "GpuTemperature", gpu.temperature_c);
+            }
+        }
+    }
+
+    fn judged_sample(&mut self, report: &Report) {
+        for finding in report
+            .findings
+            .iter()
+            .filter(|finding| finding.severity > Severity::Info)
+        {
+            match &finding.subject {
+                Subject::Gpu(id) => self.sick.insert(Scope::Gpu(id.clone())),
+                Subject::Camera(id) => self.sick.insert(Scope::Camera(id.clone())),
+                Subject::Host
+                | Subject::Gpus
+                | Subject::Disk(_)
+                | Subject::Source(_)
+                | Subject::Agent => false,
+            };
+        }
+        for (id, faults) in faults(report) {
+            self.add(Scope::Node, "GpuFaults", Some(faults));
+            if let Some(scope) = self.detail(Scope::Gpu(id)) {
+                self.add(scope, "GpuFaults", Some(faults));
+            }
+        }
+        let mut up = 0.0;
+        for camera in &report.cameras {
+            let is_up = f64::from(u8::from(camera.state == CameraState::Up));
+            up += is_up;
+            let expected = camera.expected_fps.filter(|expected| *expected > 0.0);
+            let ratio = camera
+                .fps
+                .zip(expected)
+                .map(|(fps, expected)| fps / expected);
+            self.add(Scope::Node, "CameraFpsRatio", ratio);
+            if let Some(scope) = self.detail(Scope::Camera(camera.id.clone())) {
+                self.add(scope.clone(), "CamerasUp", Some(is_up));
+                self.add(scope, "CameraFpsRatio", ratio);
+            }
+        }
+        if !report.cameras.is_empty() {
+            self.add(Scope::Node, "CamerasUp", Some(up));
+        }
+    }
+
+    /// A scope of its own if it may be wanted at the period's end.
+    fn detail(&self, scope: Scope) -> Option<Scope> {
+        (self.settings.profile == Profile::Full || self.sick.contains(&scope)).then_some(scope)
+    }
+
+    fn add(&mut self, scope: Scope, name: &'static str, value: Option<f64>) {
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            self.samples.entry((scope, name)).or_default().add(value);
+        }
+    }
+}
+
+/// Open findings of each GPU that are worse than `info`; those of all GPUs count for each.
+fn faults(report: &Report) -> Vec<(String, f64)> {
+    let open = |subject: &Subject| {
+        let of = |finding: &&crate::domain::finding::Finding| {
+            finding.severity > Severity::Info && &finding.subject == subject
+        };
+        report.findings.iter().filter(of).count()
+    };
+    let all = open(&Subject::Gpus);
+    let listed = report.gpus.iter().map(|gpu| gpu.id.clone());
+    let blamed = report
+        .findings
+        .iter()
+        .filter_map(|finding| match &finding.subject {
+            Subject::Gpu(id) => Some(id.clone()),
+            Subject::Host
+            | Subject::Gpus
+            | Subject::Disk(_)
+            | Subject::Camera(_)
+            | Subject::Source(_)
+            | Subject::Agent => None,
+        });
+    let cards: BTreeSet<String> = listed.chain(blamed).collect();
+    let count = |faults: usize| u32::try_from(faults).map_or(f64::MAX, f64::from);
+    if cards.is_empty() && all > 0 {
+        return vec![("all".to_owned(), count(all))];
+    }
+    cards
+        .into_iter()
+        .map(|id| {
+            let faults = all + open(&Subject::Gpu(id.clone()));
+            (id, count(faults))
+        })
+        .collect()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share of memory needs no 53 bits"
+)]
+fn memory_used_percent(gpu: &Gpu) -> Option<f64> {
+    let total = gpu.memory_total_bytes.filter(|total| *total > 0)?;
+    Some(gpu.memory_used_bytes? as f64 * 100.0 / total as f64)
+}
+
+fn unit(name: &str) -> Unit {
+    match name {
+        "CpuUtilization" | "MemoryUsed" | "DiskUsed" | "GpuUtilization" | "GpuMemoryUsed" => {
+            Unit::Percent
+        }
+        "GpuFaults" | "CamerasUp" => Unit::Count,
+        _ => Unit::None,
+    }
+}
+
+fn align(now: Timestamp, period: Duration) -> Timestamp {
+    let period = i64::try_from(period.as_secs()).unwrap_or(60).max(1);
+    Timestamp::from_second(now.as_second().div_euclid(period) * period).unwrap_or(now)
+}
+
+/// Values and how often each was seen.
+#[derive(Debug, Clone, Default)]
+struct Distribution {
+    counts: BTreeMap<i64, u32>,
+}
+
+impl Distribution {
+    fn add(&mut self, value: f64) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "`as` saturates, and values are small"
+        )]
+        let key = (value * FINEST).round() as i64;
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// At most `MAX_VALUES` values: rounded no more than it takes.
+    #[expect(clippy::cast_precision_loss, reason = "keys are small")]
+    fn values(self) -> Vec<(f64, f64)> {
+        let (mut counts, mut step) = (self.counts, 1_i64);
+        while counts.len() > MAX_VALUES {
+            step *= 10;
+            let mut coarser = BTreeMap::new();
+            for (key, count) in counts {
+                *coarser
+                    .entry((key + step / 2).div_euclid(step) * step)
+                    .or_default() += count;
+            }
+            counts = coarser;
+        }
+        counts
+            .into_iter()
+            .map(|(key, count)| (key as f64 / FINEST, f64::from(count)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_rounds_no_more_than_it_takes() {
+        let spread = |count: i32, step: f64| {
+            let mut distribution = Distribution::default();
+            (0..count).for_each(|n| distribution.add(f64::from(n) * step));
+            distribution.values()
+        };
+        for (count, step, values) in [
+            (150, 0.01, 150),
+            (151, 0.01, 16),
+            (1000, 0.1, 101),
+            (1, 0.0, 1),
+        ] {
+            let got = spread(count, step);
+            assert_eq!(got.len(), values, "{count} values {step} apart");
+            let total: f64 = got.iter().map(|(_, count)| count).sum();
+            assert!((total - f64::from(count)).abs() < f64::EPSILON);
+        }
+        assert_eq!(spread(2, 0.25), [(0.0, 1.0), (0.25, 1.0)]);
+    }
+
+    #[test]
+    fn periods_are_aligned() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (now, period, start) in [(119, 60, 60), (120, 60, 120), (7, 5, 5), (301, 300, 300)] {
+            assert_eq!(align(at(now), Duration::from_secs(period)), at(start));
+        }
+    }
+}

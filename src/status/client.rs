@@ -1,0 +1,85 @@
+//! Asks the running agent over its socket.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+/// The report of the running agent, in its wire form.
+///
+/// # Errors
+/// No agent answers, or it has no report yet.
+pub async fn report(socket: &Path) -> anyhow::Result<Value> {
+    let answer = get(socket, "/v1/report").await?;
+    let status = answer.status();
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .context("the agent's answer broke off")?
+        .to_bytes();
+    if status != StatusCode::OK {
+        bail!("the agent says: {}", String::from_utf8_lossy(&body).trim());
+    }
+    serde_json::from_slice(&body).context("the agent's answer is no report")
+}
+
+/// Whether the node may take new work.
+///
+/// # Errors
+/// No agent answers.
+pub async fn fit(socket: &Path) -> anyhow::Result<bool> {
+    Ok(get(socket, "/v1/fit").await?.status() == StatusCode::OK)
+}
+
+/// Calls `show` with every report until the agent goes or `show` says that it is enough.
+///
+/// # Errors
+/// No agent answers, or it breaks off.
+pub async fn watch(
+    socket: &Path,
+    mut show: impl FnMut(&Value) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut body = get(socket, "/v1/stream").await?.into_body();
+    let mut buffer = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.context("the agent's answer broke off")?.into_data() else {
+            continue;
+        };
+        buffer.extend_from_slice(&data);
+        // A server-sent event ends with an empty line; the agent writes each in one `data:` line.
+        while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
+            let event: Vec<u8> = buffer.drain(..end + 2).collect();
+            if let Some(json) = event.strip_prefix(b"data:") {
+                show(&serde_json::from_slice(json).context("the agent's answer is no report")?)?;
+            }
+        }
+    }
+    bail!("the agent has stopped")
+}
+
+async fn get(socket: &Path, path: &str) -> anyhow::Result<Response<Incoming>> {
+    let stream = UnixStream::connect(socket).await.with_context(|| {
+        format!(
+            "no agent answers at {}; `systemctl status sideline` tells whether it runs",
+            socket.display()
+        )
+    })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .context("the agent speaks no HTTP")?;
+    // The connection is driven for as long as its answer is read.
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header("host", "sideline")
+        .body(Empty::<Bytes>::new())?;
+    sender
+        .send_request(request)
+        .await
+        .context("the agent did not answer")
+}

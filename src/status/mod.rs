@@ -1,0 +1,9 @@
+//! How we are seen: the socket, its client, and the text for a person on an 80-column terminal.
+
+pub mod client;
+pub mod prometheus;
+pub mod server;
+pub mod text;
+
+/// The socket's name in `paths.run`.
+pub const SOCKET: &str = "status.sock";

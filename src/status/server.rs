@@ -1,0 +1,146 @@
+//! HTTP/1.1 on the unix socket (and Prometheus text over TCP, if asked for).
+
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use futures_util::stream::{self, Stream};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::prometheus;
+use crate::domain::report::Report;
+
+/// The latest report; `None` before the first tick.
+pub type Latest = watch::Receiver<Option<Arc<Report>>>;
+
+/// Opens the socket: readable by everybody, as `df` is. What answers nobody any more is taken away.
+///
+/// # Errors
+/// The folder can't be written, or another agent answers there.
+pub fn open(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("another agent answers at {}; stop it first", path.display());
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("can't replace {}", path.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("can't listen at {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
+        .with_context(|| format!("can't open {} to all users", path.display()))?;
+    Ok(listener)
+}
+
+/// Serves the socket until it is cancelled, and takes it away then.
+///
+/// # Errors
+/// The listener breaks.
+pub async fn run(
+    listener: UnixListener,
+    path: PathBuf,
+    latest: Latest,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let app = Router::new()
+        .route("/v1/report", get(report))
+        .route("/v1/stream", get(stream))
+        .route("/v1/fit", get(fit))
+        .route("/metrics", get(metrics))
+        .with_state(latest);
+    tokio::select! {
+        served = axum::serve(listener, app) => served.context("the status socket")?,
+        () = cancel.cancelled() => {}
+    }
+    // Gone already is fine: the folder is wiped when the service stops.
+    let _ = fs::remove_file(path);
+    Ok(())
+}
+
+/// Serves Prometheus text over TCP until it is cancelled.
+///
+/// # Errors
+/// The address can't be listened on.
+pub async fn run_metrics(
+    address: String,
+    latest: Latest,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let listener = match TcpListener::bind(&address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            // Not worth the agent's life: it goes on watching.
+            tracing::error!(address, %error, "status.metrics_listen can't be listened on");
+            return Ok(());
+        }
+    };
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(latest);
+    tokio::select! {
+        served = axum::serve(listener, app) => served.context("the metrics listener"),
+        () = cancel.cancelled() => Ok(()),
+    }
+}
+
+fn not_yet() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "no report yet\n").into_response()
+}
+
+async fn report(State(latest): State<Latest>) -> Response {
+    let report = latest.borrow().clone();
+    report.map_or_else(not_yet, |report| Json(&*report).into_response())
+}
+
+async fn fit(State(latest): State<Latest>) -> Response {
+    let report = latest.borrow().clone();
+    match report {
+        Some(report) if report.is_fit() => (StatusCode::OK, "fit\n").into_response(),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "not fit\n").into_response(),
+        None => not_yet(),
+    }
+}
+
+async fn metrics(State(latest): State<Latest>) -> Response {
+    let report = latest.borrow().clone();
+    report.map_or_else(not_yet, |report| {
+        (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+            prometheus::text(&report),
+        )
+            .into_response()
+    })
+}
+
+async fn stream(
+    State(mut latest): State<Latest>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    latest.mark_changed();
+    let reports = stream::unfold(latest, |mut latest| async {
+        loop {
+            latest.changed().await.ok()?;
+            let report = latest.borrow_and_update().clone();
+            if let Some(report) = report {
+                let event = Event::default().json_data(&*report).unwrap_or_default();
+                return Some((Ok(event), latest));
+            }
+        }
+    });
+    Sse::new(reports).keep_alive(KeepAlive::default())
+}

@@ -1,0 +1,342 @@
+//! The report for a tired person on an 80-column terminal; colour only where it is wanted.
+//!
+//! It is drawn from the wire form, so that a newer agent with codes we do not know is shown all the same.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// Widest line.
+const WIDTH: usize = 80;
+
+/// Draws the report; the verdict first, then what is wrong, then the details.
+#[must_use]
+pub fn draw(report: &Value, colour: bool) -> String {
+    let mut page = Page {
+        text: String::new(),
+        colour,
+    };
+    head(&mut page, report);
+    findings(&mut page, report);
+    host(&mut page, report);
+    gpus(&mut page, report);
+    cameras(&mut page, report);
+    outlets(&mut page, report);
+    page.text
+}
+
+fn head(page: &mut Page, report: &Value) {
+    let node = &report["node"];
+    let state = word(&report["verdict"]["state"]);
+    let capacity = &report["capacity"];
+    page.start(paint(state), &state.to_uppercase());
+    page.line(&format!(
+        "  {} at {}  {}",
+        word(&node["id"]),
+        word(&node["site"]),
+        node["uptime_s"]
+            .as_u64()
+            .map_or_else(String::new, |up| format!("up {}", span(up))),
+    ));
+    let because = capacity["because"]
+        .as_str()
+        .map_or_else(String::new, |why| format!(" ({why})"));
+    page.line(&format!(
+        "carries {} of {} slots{because}; since {}",
+        count(&capacity["available"]),
+        count(&capacity["slots"]),
+        clock(&report["verdict"]["since"]),
+    ));
+}
+
+fn findings(page: &mut Page, report: &Value) {
+    let findings = list(&report["findings"]);
+    if findings.is_empty() {
+        return;
+    }
+    page.line("");
+    for finding in findings {
+        let severity = word(&finding["severity"]);
+        page.start(paint(severity), &format!("{severity:<8}"));
+        page.line(&format!(
+            " {}  {}",
+            word(&finding["code"]),
+            short(word(&finding["subject"]), 40)
+        ));
+        page.line(&format!("         {}", word(&finding["evidence"])));
+        let advice = match word(&finding["advice"]) {
+            "none" => String::new(),
+            advice => format!("; do: {}", advice.replace('_', " ")),
+        };
+        let times = match finding["count"].as_u64() {
+            Some(0 | 1) | None => String::new(),
+            Some(times) => format!(", {times} times"),
+        };
+        page.line(&format!(
+            "         since {}{times}{advice}",
+            clock(&finding["since"])
+        ));
+    }
+}
+
+fn host(page: &mut Page, report: &Value) {
+    let host = &report["host"];
+    page.line("");
+    if host.is_null() {
+        page.line("host     not read yet");
+        return;
+    }
+    let load = list(&host["load"]).first().and_then(Value::as_f64);
+    page.line(&format!(
+        "host     cpu {}  memory {}  load {}",
+        percent(&host["cpu_percent"]),
+        percent(&host["memory_used_percent"]),
+        load.map_or_else(|| "?".to_owned(), |load| format!("{load:.1}")),
+    ));
+    for disk in list(&host["disks"]) {
+        let mark = if disk["read_only"] == true {
+            "  READ-ONLY"
+        } else {
+            ""
+        };
+        page.line(&format!(
+            "disk     {:<24} {}{mark}",
+            short(word(&disk["mount"]), 24),
+            percent(&disk["used_percent"])
+        ));
+    }
+}
+
+fn gpus(page: &mut Page, report: &Value) {
+    for gpu in list(&report["gpus"]) {
+        let state = word(&gpu["state"]);
+        let memory = gpu["memory_used_bytes"]
+            .as_f64()
+            .zip(gpu["memory_total_bytes"].as_f64());
+        page.piece("gpu      ");
+        page.start(paint(state), &format!("{state:<8}"));
+        page.line(&format!(
+            "{:<13} {:<22} {:>4} °C {:>5} gpu {:>5} dec {:>5} mem",
+            short(word(&gpu["pci"]), 13),
+            short(word(&gpu["name"]).trim_start_matches("NVIDIA "), 22),
+            number(&gpu["temperature_c"]),
+            percent(&gpu["utilization_percent"]),
+            percent(&gpu["decoder_percent"]),
+            memory.map_or_else(
+                || "?".to_owned(),
+                |(used, total)| format!("{:.0} %", used * 100.0 / total)
+            ),
+        ));
+    }
+}
+
+fn cameras(page: &mut Page, report: &Value) {
+    let cameras = list(&report["cameras"]);
+    if cameras.is_empty() {
+        return;
+    }
+    let in_state = |state: &str| {
+        cameras
+            .iter()
+            .filter(|camera| camera["state"] == state)
+            .count()
+    };
+    let others: Vec<String> = ["degraded", "down", "disabled", "idle", "unknown"]
+        .into_iter()
+        .filter(|state| in_state(state) > 0)
+        .map(|state| format!(", {} {state}", in_state(state)))
+        .collect();
+    page.line(&format!(
+        "cameras  {} of {} up{}",
+        in_state("up"),
+        cameras.len(),
+        others.concat()
+    ));
+    for camera in cameras
+        .iter()
+        .filter(|camera| camera["state"] != "up" && camera["state"] != "disabled")
+    {
+        let state = word(&camera["state"]);
+        page.piece("         ");
+        page.start(paint(state), &format!("{state:<8}"));
+        let reason = camera["reason"]
+            .as_str()
+            .map_or_else(String::new, |why| format!(", {}", why.replace('_', " ")));
+        page.line(&format!(
+            " {:<20} {} fps{reason}, since {}",
+            short(word(&camera["id"]), 20),
+            number(&camera["fps"]),
+            clock(&camera["since"]),
+        ));
+    }
+}
+
+fn outlets(page: &mut Page, report: &Value) {
+    for outlet in list(&report["outlets"])
+        .iter()
+        .filter(|outlet| outlet["state"] != "off")
+    {
+        let state = word(&outlet["state"]);
+        page.piece("to cloud ");
+        page.start(
+            paint(state),
+            &format!("{:<10} {state:<8}", word(&outlet["name"])),
+        );
+        let pending = match outlet["pending"].as_u64() {
+            Some(0) | None => String::new(),
+            Some(pending) => {
+                format!(
+                    " {pending} waiting, oldest {}",
+                    span(outlet["oldest_pending_s"].as_u64().unwrap_or(0))
+                )
+            }
+        };
+        let dropped = match outlet["dropped"].as_u64() {
+            Some(0) | None => String::new(),
+            Some(dropped) => format!(" {dropped} lost"),
+        };
+        page.line(&format!("{pending}{dropped}"));
+        if let Some(error) = outlet["error"].as_str() {
+            page.line(&format!("         {error}"));
+        }
+    }
+}
+
+/// ANSI colour of a state or severity.
+fn paint(state: &str) -> &'static str {
+    match state {
+        "healthy" | "ok" | "up" => "32",
+        "degraded" | "retrying" | "unknown" | "idle" | "info" => "33",
+        "failing" | "lost" | "hung" | "down" | "rejected" => "31",
+        _ => "0",
+    }
+}
+
+struct Page {
+    text: String,
+    colour: bool,
+}
+
+impl Page {
+    /// The rest of a line; cut where the terminal ends.
+    fn line(&mut self, rest: &str) {
+        let begun = self.text.rsplit('\n').next().map_or(0, visible);
+        let rest = short(rest.trim_end(), WIDTH.saturating_sub(begun));
+        self.text.push_str(&rest);
+        self.text.push('\n');
+    }
+
+    fn piece(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    fn start(&mut self, paint: &str, text: &str) {
+        // Writing to a string can't fail.
+        let _ = if self.colour {
+            write!(self.text, "\x1b[1;{paint}m{text}\x1b[0m")
+        } else {
+            write!(self.text, "{text}")
+        };
+    }
+}
+
+/// Characters of a begun line that the terminal shows.
+fn visible(line: &str) -> usize {
+    let mut inside = false;
+    let shown = line.chars().filter(|character| {
+        let escape = *character == '\x1b';
+        let end = inside && *character == 'm';
+        let show = !inside && !escape;
+        inside = (inside || escape) && !end;
+        show
+    });
+    shown.count()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}
+
+fn count(value: &Value) -> String {
+    value
+        .as_u64()
+        .map_or_else(|| "?".to_owned(), |number| number.to_string())
+}
+
+fn number(value: &Value) -> String {
+    value.as_f64().map_or_else(
+        || "?".to_owned(),
+        |number| {
+            if number.fract() == 0.0 {
+                format!("{number:.0}")
+            } else {
+                format!("{number:.1}")
+            }
+        },
+    )
+}
+
+fn percent(value: &Value) -> String {
+    value
+        .as_f64()
+        .map_or_else(|| "?".to_owned(), |share| format!("{share:.0} %"))
+}
+
+/// `2026-11-22T19:36:12.410Z` → `2026-11-22 19:36:12`.
+fn clock(value: &Value) -> String {
+    let stamp = word(value);
+    stamp.get(..19).unwrap_or(stamp).replace('T', " ") + if stamp.len() > 19 { " UTC" } else { "" }
+}
+
+/// The two greatest units of a duration.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+fn short(text: &str, width: usize) -> String {
+    // Whatever a camera, a kernel line or a broker said must not move the cursor.
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { '·' } else { c })
+        .collect();
+    if clean.chars().count() <= width {
+        return clean;
+    }
+    let cut: String = clean.chars().take(width.saturating_sub(1)).collect();
+    cut + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_nothing_moves_the_cursor() {
+        let report = json!({
+            "node": {"id": "mi-0123456789abcdef0", "site": "x".repeat(200), "uptime_s": 90_061},
+            "verdict": {"state": "failing", "since": "2026-11-22T19:36:12.410Z"},
+            "capacity": {"slots": 18, "available": 9, "because": "verdict"},
+            "findings": [{"code": "gpu.xid.79", "subject": "gpu:GPU-1f0e", "severity": "failing",
+                "since": "2026-11-22T19:36:12.410Z", "count": 3, "advice": "power_cycle",
+                "evidence": format!("NVRM: Xid\x1b[2J {}", "y".repeat(300))}],
+            "cameras": [{"id": "hole\n07", "state": "down", "fps": null, "reason": "no_frames", "since": "?"}],
+        });
+        for colour in [false, true] {
+            let text = draw(&report, colour);
+            for line in text.lines() {
+                assert!(visible(line) <= WIDTH, "{line}");
+            }
+            assert_eq!(text.contains('\x1b'), colour);
+        }
+    }
+}

@@ -9,7 +9,6 @@ mod field;
 #[path = "demo/screen.rs"]
 mod screen;
 
-#[expect(dead_code, unreachable_pub, reason = "the tests use more of it")]
 #[path = "../tests/servers/aws.rs"]
 mod aws;
 
@@ -22,8 +21,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use field::Field;
 use screen::Screen;
 
+/// Something that happens to the field server.
+type Act = fn(&Field) -> anyhow::Result<()>;
+
 /// What happens when, in seconds from the start.
-const SCRIPT: [(u64, &str, fn(&Field) -> anyhow::Result<()>); 4] = [
+const SCRIPT: [(u64, &str, Act); 4] = [
     (0, "all is well", |_| Ok(())),
     (20, "the second GPU falls off the bus", Field::lose_a_gpu),
     (

@@ -29,7 +29,7 @@ impl Field {
         let port = start_broker()?;
         write_config(folder.path(), port, &library)?;
         fs::write(folder.path().join("kernel.log"), "")?;
-        write_gpus(folder.path(), json!({}))?;
+        write_gpus(folder.path(), &json!({}))?;
         let agent = start_agent(folder.path(), aws_url)?;
         let (frigate, events) = connect(port, "frigate");
         let pump = tokio::spawn(pump(events));
@@ -80,7 +80,7 @@ impl Field {
     }
 
     pub(crate) fn lose_a_gpu(&self) -> anyhow::Result<()> {
-        write_gpus(self.folder.path(), json!({"lost": true}))?;
+        write_gpus(self.folder.path(), &json!({"lost": true}))?;
         let mut log = OpenOptions::new()
             .append(true)
             .open(self.folder.path().join("kernel.log"))?;
@@ -92,7 +92,7 @@ impl Field {
     }
 
     pub(crate) fn give_the_gpu_back(&self) -> anyhow::Result<()> {
-        write_gpus(self.folder.path(), json!({}))
+        write_gpus(self.folder.path(), &json!({}))
     }
 
     pub(crate) fn unplug_a_camera(&self) -> anyhow::Result<()> {
@@ -162,7 +162,7 @@ url = "mqtt://127.0.0.1:{port}"
 }
 
 /// Two cards; `second` changes the second one. Written beside and renamed: the library reads it at every call.
-fn write_gpus(folder: &Path, second: serde_json::Value) -> anyhow::Result<()> {
+fn write_gpus(folder: &Path, second: &serde_json::Value) -> anyhow::Result<()> {
     let mut card =
         json!({"preset": "rtx4090", "pci_bus_id": "00000000:02:00.0", "temperature": 58});
     if let (Some(card), Some(changes)) = (card.as_object_mut(), second.as_object()) {
@@ -214,7 +214,7 @@ fn build_fake_nvml() -> anyhow::Result<PathBuf> {
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter_map(|message| Some(PathBuf::from(message["filenames"][0].as_str()?)))
-        .find(|file| file.extension().is_some_and(|extension| extension == "so"))
+        .find(|file| file.ends_with("libnvidia_ml.so"))
         .context("cargo built no library")
 }
 
@@ -228,7 +228,11 @@ fn start_broker() -> anyhow::Result<u16> {
         "v4": {"1": {"name": "demo", "listen": format!("127.0.0.1:{port}"), "next_connection_delay_ms": 1,
             "connections": {"connection_timeout_ms": 5000, "max_payload_size": 65_536, "max_inflight_count": 100}}},
     }))?;
-    std::thread::spawn(move || rumqttd::Broker::new(config).start());
+    std::thread::spawn(move || {
+        if let Err(error) = rumqttd::Broker::new(config).start() {
+            eprintln!("demo: the broker ended: {error}");
+        }
+    });
     Ok(port)
 }
 

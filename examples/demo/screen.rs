@@ -43,10 +43,6 @@ impl Screen {
 
     fn note(&mut self, event: &Value) {
         let kind = event["kind"].as_str().unwrap_or("?");
-        // Eighteen cameras that come up at the start are no news.
-        if kind == "camera" && event["was"].is_null() {
-            return;
-        }
         let what = ["code", "cam", "what"]
             .iter()
             .find_map(|key| event[key].as_str())

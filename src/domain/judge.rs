@@ -41,8 +41,8 @@ pub struct Judgement {
     pub report: Report,
     /// What changed, in the journal's order.
     pub events: Vec<Event>,
-    /// Cameras that are gone: their retained state has to go too.
-    pub gone_cameras: Vec<String>,
+    /// Cameras whose state is new, or (`false`) that are gone with everything that is retained of them.
+    pub cameras: Vec<(String, bool)>,
 }
 
 /// Judges; owns everything that is remembered between ticks.
@@ -150,9 +150,27 @@ impl Judge {
         self.config = config;
 
         let mut events = Vec::new();
-        let mut gone_cameras = Vec::new();
+        let mut moved = Vec::with_capacity(camera_edges.len());
         for edge in camera_edges {
-            self.camera_event(edge, &mut events, &mut gone_cameras, now);
+            moved.push((edge.id.clone(), edge.state.is_some()));
+            // A camera seen for the first time, or for the last, has not changed its state.
+            if let Edge {
+                id: cam,
+                state: Some(state),
+                was: Some(was),
+                reason,
+            } = edge
+            {
+                events.push(self.event(
+                    EventKind::Camera {
+                        cam,
+                        state,
+                        was,
+                        reason,
+                    },
+                    now,
+                ));
+            }
         }
         for change in changes {
             let kind = match change {
@@ -180,7 +198,7 @@ impl Judge {
         Judgement {
             report: self.report(seen, around, cameras, offered, now),
             events,
-            gone_cameras,
+            cameras: moved,
         }
     }
 
@@ -199,27 +217,6 @@ impl Judge {
             seq: self.seq,
             boot: self.node.boot.clone(),
             kind,
-        }
-    }
-
-    fn camera_event(
-        &mut self,
-        edge: Edge,
-        events: &mut Vec<Event>,
-        gone: &mut Vec<String>,
-        now: Now,
-    ) {
-        match edge.state {
-            Some(state) => {
-                let kind = EventKind::Camera {
-                    cam: edge.id,
-                    state,
-                    was: edge.was,
-                    reason: edge.reason,
-                };
-                events.push(self.event(kind, now));
-            }
-            None => gone.push(edge.id),
         }
     }
 

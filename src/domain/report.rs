@@ -340,8 +340,8 @@ pub enum EventKind {
         cam: String,
         /// The new state.
         state: CameraState,
-        /// The old one; `null` for a camera first seen.
-        was: Option<CameraState>,
+        /// The old one.
+        was: CameraState,
         /// Why.
         reason: Option<CameraReason>,
     },
@@ -384,10 +384,9 @@ impl fmt::Display for EventKind {
             }
             EventKind::Camera {
                 cam, state, was, ..
-            } => match was {
-                Some(was) => write!(f, "camera {cam} is {} (was {})", state.name(), was.name()),
-                None => write!(f, "camera {cam} is {}", state.name()),
-            },
+            } => {
+                write!(f, "camera {cam} is {} (was {})", state.name(), was.name())
+            }
             EventKind::Agent { what, agent } => write!(f, "agent {agent} {what}"),
         }
     }

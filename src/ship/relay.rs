@@ -256,17 +256,15 @@ impl<'a> Desk<'a> {
         {
             self.put_health(report, now);
         }
-        for event in &judgement.events {
-            if let EventKind::Camera { cam, .. } = &event.kind {
-                let camera = report.cameras.iter().find(|camera| camera.id == *cam);
-                if let Some(camera) = camera {
-                    self.put_camera(report, camera, now);
-                }
+        for (id, is_here) in &judgement.cameras {
+            let camera = report
+                .cameras
+                .iter()
+                .find(|camera| *is_here && camera.id == *id);
+            match camera {
+                Some(camera) => self.put_camera(report, camera, now),
+                None => self.put_state(self.camera_topic(id), Vec::new(), now),
             }
-        }
-        for gone in &judgement.gone_cameras {
-            let topic = self.relay.topic(&format!("cam/{gone}/state"));
-            self.put_state(topic, Vec::new(), now);
         }
         self.latest = Some(Arc::clone(judgement));
         self.tell();
@@ -303,11 +301,11 @@ impl<'a> Desk<'a> {
             exp_fps: camera.expected_fps,
             age_s: camera.last_frame_age_s,
         };
-        self.put_state(
-            self.relay.topic(&format!("cam/{}/state", camera.id)),
-            encode(&state),
-            now,
-        );
+        self.put_state(self.camera_topic(&camera.id), encode(&state), now);
+    }
+
+    fn camera_topic(&self, id: &str) -> String {
+        self.relay.topic(&format!("cam/{id}/state"))
     }
 
     fn put_state(&mut self, topic: String, payload: Vec<u8>, now: Moment) {

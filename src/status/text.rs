@@ -9,6 +9,12 @@ use serde_json::Value;
 /// Widest line.
 const WIDTH: usize = 80;
 
+/// Before what explains the line above.
+const INDENT: &str = "         ";
+
+/// Of one piece of evidence.
+const MOST_LINES: usize = 4;
+
 /// Draws the report; the verdict first, then what is wrong, then the details.
 #[must_use]
 pub fn draw(report: &Value, colour: bool) -> String {
@@ -63,7 +69,7 @@ fn findings(page: &mut Page, report: &Value) {
             word(&finding["code"]),
             short(word(&finding["subject"]), 40)
         ));
-        page.line(&format!("         {}", word(&finding["evidence"])));
+        page.wrapped(word(&finding["evidence"]));
         let advice = match word(&finding["advice"]) {
             "none" => String::new(),
             advice => format!("; do: {}", advice.replace('_', " ")),
@@ -114,11 +120,14 @@ fn gpus(page: &mut Page, report: &Value) {
             .as_f64()
             .zip(gpu["memory_total_bytes"].as_f64());
         page.piece("gpu      ");
-        page.start(paint(state), &format!("{state:<8}"));
+        page.start(paint(state), &format!("{state:<5}"));
+        let name = word(&gpu["name"])
+            .trim_start_matches("NVIDIA ")
+            .trim_start_matches("GeForce ");
         page.line(&format!(
-            "{:<13} {:<22} {:>4} °C {:>5} gpu {:>5} dec {:>5} mem",
-            short(word(&gpu["pci"]), 13),
-            short(word(&gpu["name"]).trim_start_matches("NVIDIA "), 22),
+            "{:<10} {:<17}{:>4} °C{:>6} gpu{:>6} dec{:>6} mem",
+            short(word(&gpu["pci"]), 10),
+            short(name, 17),
             number(&gpu["temperature_c"]),
             percent(&gpu["utilization_percent"]),
             percent(&gpu["decoder_percent"]),
@@ -163,8 +172,8 @@ fn cameras(page: &mut Page, report: &Value) {
             .as_str()
             .map_or_else(String::new, |why| format!(", {}", why.replace('_', " ")));
         page.line(&format!(
-            " {:<20} {} fps{reason}, since {}",
-            short(word(&camera["id"]), 20),
+            " {:<16} {} fps{reason}, since {}",
+            short(word(&camera["id"]), 16),
             number(&camera["fps"]),
             clock(&camera["since"]),
         ));
@@ -197,7 +206,7 @@ fn outlets(page: &mut Page, report: &Value) {
         };
         page.line(&format!("{pending}{dropped}"));
         if let Some(error) = outlet["error"].as_str() {
-            page.line(&format!("         {error}"));
+            page.wrapped(error);
         }
     }
 }
@@ -224,6 +233,24 @@ impl Page {
         let rest = short(rest.trim_end(), WIDTH.saturating_sub(begun));
         self.text.push_str(&rest);
         self.text.push('\n');
+    }
+
+    /// Indented, broken between words, at most `MOST_LINES` lines.
+    fn wrapped(&mut self, text: &str) {
+        let mut lines = vec![String::new()];
+        for word in text.split_whitespace() {
+            let current = lines.last_mut().expect("starts with one");
+            let width = INDENT.len() + current.chars().count() + 1 + word.chars().count();
+            if current.is_empty() || width <= WIDTH {
+                current.push_str(if current.is_empty() { "" } else { " " });
+                current.push_str(word);
+            } else {
+                lines.push(word.to_owned());
+            }
+        }
+        for line in lines.iter().take(MOST_LINES) {
+            self.line(&format!("{INDENT}{line}"));
+        }
     }
 
     fn piece(&mut self, text: &str) {
@@ -286,10 +313,11 @@ fn percent(value: &Value) -> String {
         .map_or_else(|| "?".to_owned(), |share| format!("{share:.0} %"))
 }
 
-/// `2026-11-22T19:36:12.410Z` → `2026-11-22 19:36:12`.
+/// `2026-11-22T19:36:12.410Z` → `2026-11-22 19:36:12Z`.
 fn clock(value: &Value) -> String {
     let stamp = word(value);
-    stamp.get(..19).unwrap_or(stamp).replace('T', " ") + if stamp.len() > 19 { " UTC" } else { "" }
+    let zone = if stamp.len() > 19 { "Z" } else { "" };
+    stamp.get(..19).unwrap_or(stamp).replace('T', " ") + zone
 }
 
 /// The two greatest units of a duration.

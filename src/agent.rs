@@ -151,8 +151,8 @@ pub async fn run(
         room.tick(clock.now());
         watchdog.feed();
     };
-    watchdog.stopping();
     if matches!(exit, Ok(Exit::Stop)) {
+        watchdog.stopping();
         room.announce("stopped", clock.now());
     }
     // The senders go, so that the outlets see the end of the journal.
@@ -501,7 +501,8 @@ impl Room<'_> {
         let memory = self.store.memory_mut();
         let mut changed = self.judge.remember(memory);
         if let Some(kernel) = self.sources.kernel.borrow().value() {
-            changed |= memory.kernel != *kernel;
+            // Position and facts go together: an old pair is read on from, so the position alone is no reason.
+            changed |= (memory.kernel.gaps, &memory.kernel.facts) != (kernel.gaps, &kernel.facts);
             memory.kernel.clone_from(kernel);
         }
         if changed {

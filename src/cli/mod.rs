@@ -75,7 +75,19 @@ enum Probe {
 /// # Errors
 /// What the subcommand could not do, for a person.
 pub fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            // Where nobody reads what is printed, nothing is lost.
+            let _ = usage.print();
+            // Not clap's 2: who asks for the status would take a typing error for a failing node.
+            return Ok(exit_code(if usage.use_stderr() {
+                State::Unknown
+            } else {
+                State::Healthy
+            }));
+        }
+    };
     let config = arguments.config.as_deref();
     match arguments.command {
         Command::Run => run::main(config),

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use percent_encoding::percent_decode_str;
+
 /// The broker that a URL such as `mqtts://user:password@broker:8883` names.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Broker {
@@ -140,26 +142,11 @@ fn endpoint(text: &str) -> Result<(String, Option<u16>), String> {
 
 /// Percent-decoding (RFC 3986).
 fn decode(text: &str) -> Result<String, String> {
-    let wrong = || "must write % in user and password as %25";
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    loop {
-        match rest {
-            [] => break,
-            [b'%', high, low, tail @ ..] => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                let (high, low) = digit(*high).zip(digit(*low)).ok_or_else(wrong)?;
-                bytes.push(u8::try_from(high * 16 + low).map_err(|_| wrong())?);
-                rest = tail;
-            }
-            [b'%', ..] => return Err(wrong().into()),
-            [byte, tail @ ..] => {
-                bytes.push(*byte);
-                rest = tail;
-            }
-        }
+    match percent_decode_str(text).decode_utf8() {
+        // MQTT's limits of a string.
+        Ok(text) if text.len() <= u16::MAX.into() && !text.contains('\0') => Ok(text.into_owned()),
+        Ok(_) | Err(_) => Err("must have a user and password in percent-encoded UTF-8".into()),
     }
-    String::from_utf8(bytes).map_err(|_| wrong().into())
 }
 
 #[cfg(test)]
@@ -205,8 +192,14 @@ mod tests {
             ("mqtt://[::1", "has [ without ]"),
             ("mqtt://[h]", "has no IPv6 address between [ and ]"),
             ("mqtt://[::1]8", "must have a : between host and port"),
-            ("mqtt://a%zz@h", "must write % in user and password as %25"),
-            ("mqtt://a%f@h", "must write % in user and password as %25"),
+            (
+                "mqtt://me:a%ff@h",
+                "must have a user and password in percent-encoded UTF-8",
+            ),
+            (
+                "mqtt://me:a%00@h",
+                "must have a user and password in percent-encoded UTF-8",
+            ),
         ] {
             assert_eq!(Broker::parse(url).unwrap_err(), wanted, "{url}");
         }

@@ -77,7 +77,7 @@ pub async fn run(
         tokio::select! {
             () = cancel.cancelled() => break,
             Some(judgement) = judgements.recv() => desk.take_in(&judgement, clock.now()),
-            () = tokio::time::sleep(until(desk.period.end(), clock.now())) => desk.close_period(clock.now()),
+            () = tokio::time::sleep(desk.period.left(clock.now().wall)) => desk.close_period(clock.now()),
             () = sleep_until(retry_at) => {}
             outcome = async { sending.as_mut().expect("guarded").await }, if sending.is_some() => {
                 sending = None;
@@ -85,6 +85,10 @@ pub async fn run(
             }
         }
     }
+    while let Ok(judgement) = judgements.try_recv() {
+        desk.take_in(&judgement, clock.now());
+    }
+    desk.break_period(clock.now());
     let farewell = async {
         if let Some(sending) = sending {
             desk.settle(&ship, sending.await, clock.now());
@@ -276,7 +280,20 @@ impl Desk {
         self.latest = Some(Arc::clone(judgement));
     }
 
+    /// Sends what a period that will not end has seen; all but `Capacity`, which the next start may still send.
+    fn break_period(&mut self, now: Now) {
+        let age = self.outbox.oldest(now.moment);
+        if let Some(latest) = &self.latest {
+            let mut data = self.period.finish(&latest.report, age, now.wall);
+            data.retain(|datum| datum.name != "Capacity");
+            self.put(Rank::Metric, data, now);
+        }
+    }
+
     fn close_period(&mut self, now: Now) {
+        if !self.period.is_over(now.wall) {
+            return;
+        }
         let age = self.outbox.oldest(now.moment);
         match &self.latest {
             Some(latest) => {
@@ -457,10 +474,6 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     } else {
         text
     }
-}
-
-fn until(end: jiff::Timestamp, now: Now) -> Duration {
-    Duration::try_from(end.duration_since(now.wall)).unwrap_or(Duration::ZERO)
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {

@@ -112,9 +112,20 @@ impl Period {
         &self.settings
     }
 
-    /// When the period is over.
+    /// Whether the period is over. One that begins in the future does: the clock was put back.
     #[must_use]
-    pub fn end(&self) -> Timestamp {
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now < self.start || now >= self.end()
+    }
+
+    /// Time to look again whether it is over; never longer than the period, whatever the clock does.
+    #[must_use]
+    pub fn left(&self, now: Timestamp) -> Duration {
+        let left = Duration::try_from(self.end().duration_since(now));
+        left.unwrap_or(Duration::ZERO).min(self.settings.period)
+    }
+
+    fn end(&self) -> Timestamp {
         self.start
             .checked_add(self.settings.period)
             .unwrap_or(self.start)
@@ -145,7 +156,8 @@ impl Period {
     /// Ends the period with the report that holds now and starts the next; the data in the order of importance.
     pub fn finish(&mut self, report: &Report, outbox_age: Duration, now: Timestamp) -> Vec<Datum> {
         self.fill_gaps(report);
-        let at = self.start;
+        // After the clock was put back, what was measured belongs to now.
+        let at = self.start.min(align(now, self.settings.period));
         let mut data = vec![
             Datum::single(
                 "Capacity",

@@ -230,8 +230,8 @@ impl Watch {
                 Ok(Some(Line::Failed { kind, why })) => match kind {
                     Missing::NoLibrary => return Ending::NoLibrary(why),
                     Missing::Driver => {
-                        self.note(Probe::Driver { why });
-                        (asked, call, changed) = (None, None, true);
+                        self.turn(Probe::Driver { why });
+                        (asked, call) = (None, None);
                     }
                 },
                 Ok(None) => return Ending::Silent { answered },

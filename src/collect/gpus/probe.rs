@@ -39,9 +39,11 @@ const MOST_CARDS: u32 = 64;
 /// How often the library's file is looked at.
 const LIBRARY_LOOK: Duration = Duration::from_secs(60);
 
-/// How often the event thread looks whether other cards answer than before, and how long it rests when it can't
-/// listen.
+/// How often the event thread looks whether cards answer anew, and how long it rests when it can't listen.
 const EVENTS_LOOK: Duration = Duration::from_secs(5);
+
+/// Listening that ends so soon was in vain.
+const IN_VAIN: Duration = Duration::from_secs(1);
 
 /// Room for the vendor's calls; only what is touched takes memory.
 const STACK: usize = 256 * 1024;
@@ -166,14 +168,16 @@ impl Probe {
         Ok(cards)
     }
 
-    /// Starts to listen for Xids after the first reading, and lets the listener know when other cards answer.
+    /// Starts to listen for Xids after the first reading, and lets the listener know of cards that answer anew.
     fn watch_events(&mut self, nvml: &'static Nvml, cards: &[Gpu]) -> anyhow::Result<()> {
         let answering: Vec<String> = cards
             .iter()
             .filter(|card| card.state == GpuState::Ok)
             .map(|card| card.id.clone())
             .collect();
-        match &self.answering {
+        let before = self.answering.replace(answering);
+        let answering = self.answering.iter().flatten();
+        match before {
             None => {
                 thread::Builder::new()
                     .name("events".into())
@@ -181,12 +185,12 @@ impl Probe {
                     .spawn(move || listen(nvml))
                     .context("thread for events")?;
             }
-            Some(before) if *before == answering => return Ok(()),
-            Some(_) => {
-                ANSWERING.fetch_add(1, Ordering::Relaxed);
+            // A card that answers no more makes the wait fail, which is notice enough.
+            Some(before) => {
+                let anew = answering.filter(|id| !before.contains(id)).count();
+                ANSWERING.fetch_add(anew, Ordering::Relaxed);
             }
         }
-        self.answering = Some(answering);
         Ok(())
     }
 }
@@ -270,20 +274,38 @@ fn watch(rounds: &Receiver<Duration>) {
     }
 }
 
-/// Counts up when other cards answer than before.
+/// Counts the cards that answer anew.
 static ANSWERING: AtomicUsize = AtomicUsize::new(0);
 
 /// Tells of every Xid of the cards that can be listened to, to the end of the process.
 fn listen(nvml: &'static Nvml) {
+    let mut in_vain = 0;
     loop {
         let answering = ANSWERING.load(Ordering::Relaxed);
         let registered = Instant::now();
         let cards = listenable(nvml);
         if let Some(set) = register(nvml, &cards) {
-            while ANSWERING.load(Ordering::Relaxed) == answering && tell_next(&set, &cards) {}
+            let others = || ANSWERING.load(Ordering::Relaxed) != answering;
+            loop {
+                match tell_next(&set, &cards) {
+                    Heard::Xid => {}
+                    // Only a set that has nothing more to tell is given up.
+                    Heard::Nothing if others() => break,
+                    Heard::Nothing => {}
+                    Heard::Failure => break,
+                }
+            }
         }
-        // A card that is lost makes every wait fail, so listen anew to the others at once; but not again and again.
-        thread::sleep(EVENTS_LOOK.saturating_sub(registered.elapsed()));
+        // A card that is lost makes every wait fail, so listen anew to the others, and at once: what they
+        // announce meanwhile is not heard. But not over and over.
+        in_vain = if registered.elapsed() < IN_VAIN {
+            in_vain + 1
+        } else {
+            0
+        };
+        if 1 < in_vain {
+            thread::sleep(EVENTS_LOOK);
+        }
     }
 }
 
@@ -325,17 +347,25 @@ fn register<'nvml>(
     None
 }
 
-/// Waits for an Xid and tells of it; `false` when the set is of no more use.
-fn tell_next(set: &EventSet<'_>, cards: &[(Device<'_>, String)]) -> bool {
+/// What came of a wait.
+enum Heard {
+    Xid,
+    Nothing,
+    Failure,
+}
+
+/// Waits for an Xid and tells of it.
+fn tell_next(set: &EventSet<'_>, cards: &[(Device<'_>, String)]) -> Heard {
     let timeout = u32::try_from(EVENTS_LOOK.as_millis()).unwrap_or(u32::MAX);
     let event = match set.wait(timeout) {
         Ok(event) => event,
-        Err(why) => return matches!(why, NvmlError::Timeout),
+        Err(NvmlError::Timeout) => return Heard::Nothing,
+        Err(_) => return Heard::Failure,
     };
     let number = match event.event_data {
         Some(XidError::Value(number)) => u32::try_from(number).unwrap_or(XID_UNKNOWN),
         Some(XidError::Unknown) => XID_UNKNOWN,
-        None => return true,
+        None => return Heard::Nothing,
     };
     // A card that is lost can't be asked its name any more.
     let card = cards.iter().find(|(device, _)| same(device, &event.device));
@@ -343,7 +373,7 @@ fn tell_next(set: &EventSet<'_>, cards: &[(Device<'_>, String)]) -> bool {
     if say(&Line::Xid { gpu, number }).is_err() {
         std::process::exit(1);
     }
-    true
+    Heard::Xid
 }
 
 /// Whether both handles mean one card.

@@ -318,7 +318,10 @@ fn weight(state: CameraState) -> u8 {
 
 fn view(look: Look<'_>, source: &CameraSource, id: &str, seen: &CameraSeen) -> View {
     let now = look.now;
-    let limit = seen.every.unwrap_or(USUAL_SPACING).mul_f64(STALE_SPACINGS);
+    let spacing = seen.every.unwrap_or(USUAL_SPACING);
+    let limit = spacing
+        .mul_f64(STALE_SPACINGS)
+        .max(look.config.cameras.down_after);
     let measured = seen.measured.filter(|at| now.moment - *at <= limit);
     let status = seen
         .status

@@ -67,13 +67,14 @@ impl GpuMemory {
                     if self.silent.remove(&card.id) {
                         self.recovered.insert(card.id.clone(), now);
                     }
+                    // Only a card that answers can be sure of its own name.
+                    self.remember(card);
                 }
                 GpuState::Lost | GpuState::Hung => {
                     self.silent.insert(card.id.clone());
                 }
                 GpuState::Unknown => {}
             }
-            self.remember(card);
         }
         for card in &self.inventory {
             if !gpus.cards.iter().any(|seen| seen.id == card.id) {

@@ -166,7 +166,7 @@ pub async fn run(
 ///
 /// # Errors
 /// A collector broke.
-pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result<Report> {
+pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result<Arc<Report>> {
     let clock = Clock::start();
     let mut tasks = Supervisor::default();
     let store = Store::open(&config.paths.state);
@@ -514,7 +514,7 @@ impl Room<'_> {
             show(&judgement.report);
         }
         self.latest
-            .send_replace(Some(Arc::new(judgement.report.clone())));
+            .send_replace(Some(Arc::clone(&judgement.report)));
     }
 }
 

@@ -44,7 +44,8 @@ fn card(number: u8) -> Gpu {
 }
 
 fn now(second: u64) -> Now {
-    let wall = Timestamp::from_second(1_700_000_000 + i64::try_from(second).unwrap()).unwrap();
+    let since_1970 = Duration::from_secs(1_700_000_000 + second);
+    let wall = Timestamp::UNIX_EPOCH + since_1970;
     Now {
         moment: Moment::after_boot(Duration::from_secs(second)),
         wall,
@@ -96,7 +97,8 @@ impl World {
 
     fn hear(&mut self, line: &str) {
         let now = now(self.second);
-        self.kernel.note(&parse_line(line, now.wall).unwrap(), now);
+        self.kernel
+            .note(&parse_line(line, now.wall).expect("a kernel line"), now);
     }
 
     /// `STATE AVAILABLE codes with their subjects`.

@@ -33,7 +33,7 @@ pub fn main(options: &Options, config: Option<&Path>) -> anyhow::Result<ExitCode
     let runtime = super::runtime()?;
     let report = runtime.block_on(agent::observe_once(config, patience))?;
     runtime.shutdown_background();
-    let wire = serde_json::to_value(&report)?;
+    let wire = serde_json::to_value(&*report)?;
     if options.json {
         println!("{wire:#}");
     } else {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::finding::{Finding, Severity, Subject};
+use super::finding::{Finding, Severity};
 use super::report::{Because, Capacity, State};
 
 /// What a node offers.
@@ -38,18 +38,11 @@ pub fn capacity<'a>(
 }
 
 fn share_of_healthy_gpus(slots: u32, gpus: usize, failing: &[&Finding]) -> u32 {
-    let mut sick = BTreeSet::new();
-    for finding in failing {
-        match &finding.subject {
-            Subject::Gpu(id) => sick.insert(id),
-            Subject::Host
-            | Subject::Gpus
-            | Subject::Disk(_)
-            | Subject::Camera(_)
-            | Subject::Source(_)
-            | Subject::Agent => return 0,
-        };
-    }
+    let sick: Option<BTreeSet<&str>> = failing
+        .iter()
+        .map(|finding| finding.subject.gpu())
+        .collect();
+    let Some(sick) = sick else { return 0 };
     let (gpus, sick) = (gpus as u64, sick.len() as u64);
     let share = u64::from(slots) * gpus.saturating_sub(sick) / gpus.max(1);
     u32::try_from(share).unwrap_or(slots)
@@ -58,7 +51,7 @@ fn share_of_healthy_gpus(slots: u32, gpus: usize, failing: &[&Finding]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::finding::{Advice, Code};
+    use crate::domain::finding::{Advice, Code, Subject};
     use jiff::Timestamp;
 
     fn failing(subject: Subject) -> Finding {

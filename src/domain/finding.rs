@@ -151,6 +151,18 @@ pub enum Subject {
     Agent,
 }
 
+impl Subject {
+    /// The GPU that is to blame, if it is a single one.
+    #[must_use]
+    pub fn gpu(&self) -> Option<&str> {
+        if let Subject::Gpu(id) = self {
+            Some(id)
+        } else {
+            None
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,5 +1,6 @@
 //! One tick: snapshot in, report and journal out. The only place where the domain's memory changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::capacity::capacity;
@@ -38,7 +39,7 @@ pub struct Surroundings {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
     /// What to think now.
-    pub report: Report,
+    pub report: Arc<Report>,
     /// What changed, in the journal's order.
     pub events: Vec<Event>,
     /// Cameras whose state is new, or (`false`) that are gone with everything that is retained of them.
@@ -196,7 +197,7 @@ impl Judge {
             ));
         }
         Judgement {
-            report: self.report(seen, around, cameras, offered, now),
+            report: Arc::new(self.report(seen, around, cameras, offered, now)),
             events,
             cameras: moved,
         }

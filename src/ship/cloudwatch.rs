@@ -93,7 +93,11 @@ pub async fn run(
         if let Some(sending) = sending {
             desk.settle(&ship, sending.await, clock.now());
         }
-        while let Some((id, data)) = desk.next() {
+        // At once whatever the pause; after a failure with the pause, as ever.
+        desk.outbox.release_at_once();
+        while let Some(at) = desk.outbox.ready_at() {
+            tokio::time::sleep_until(clock.instant(at)).await;
+            let Some((id, data)) = desk.next() else { break };
             desk.settle(&ship, ship.send(id, data).await, clock.now());
         }
     };
@@ -203,6 +207,12 @@ impl CloudWatch {
     fn encode(&self, datum: Datum) -> MetricDatum {
         let dimension =
             |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
+        let unit = match datum.unit() {
+            Unit::None => StandardUnit::None,
+            Unit::Count => StandardUnit::Count,
+            Unit::Percent => StandardUnit::Percent,
+            Unit::Seconds => StandardUnit::Seconds,
+        };
         let mut dimensions = vec![dimension("Site", &self.source.site)];
         if datum.scope != Scope::Site {
             dimensions.push(dimension("Node", &self.source.node));
@@ -222,12 +232,7 @@ impl CloudWatch {
             ))
             .set_values(Some(values))
             .set_counts(Some(counts))
-            .unit(match datum.unit {
-                Unit::None => StandardUnit::None,
-                Unit::Count => StandardUnit::Count,
-                Unit::Percent => StandardUnit::Percent,
-                Unit::Seconds => StandardUnit::Seconds,
-            })
+            .unit(unit)
             .set_storage_resolution(high_resolution.then_some(1))
             .build()
     }
@@ -267,13 +272,7 @@ impl Desk {
         let good_news = self.told == State::Unknown && state == State::Healthy;
         if changed && !good_news && self.latest.is_some() {
             let at = judgement.report.at;
-            let health = Datum::single(
-                "Health",
-                Scope::Node,
-                at,
-                f64::from(state.code()),
-                Unit::None,
-            );
+            let health = Datum::single("Health", Scope::Node, at, f64::from(state.code()));
             self.put(Rank::Transition, vec![health], now);
         }
         self.told = state;

@@ -59,21 +59,27 @@ pub struct Datum {
     pub at: Timestamp,
     /// Different values and how often each was seen; never empty, never NaN.
     pub values: Vec<(f64, f64)>,
-    /// Unit.
-    pub unit: Unit,
 }
 
 impl Datum {
     /// A datum that holds a single value.
     #[must_use]
-    pub fn single(name: &'static str, scope: Scope, at: Timestamp, value: f64, unit: Unit) -> Self {
+    pub fn single(name: &'static str, scope: Scope, at: Timestamp, value: f64) -> Self {
         Datum {
             name,
             scope,
             at,
             values: vec![(value, 1.0)],
-            unit,
         }
+    }
+
+    /// The metric's unit.
+    #[must_use]
+    pub fn unit(&self) -> Unit {
+        METRICS
+            .iter()
+            .find(|(name, _)| *name == self.name)
+            .map_or(Unit::None, |(_, unit)| *unit)
     }
 }
 
@@ -136,6 +142,7 @@ impl Period {
         if self.settings.profile == Profile::Capacity {
             return;
         }
+        self.note_sick(report);
         if report.measured.host != self.host_seen {
             self.host_seen = report.measured.host;
             self.host_sample(report);
@@ -164,25 +171,17 @@ impl Period {
                 Scope::Site,
                 at,
                 f64::from(report.capacity.available),
-                Unit::Count,
             ),
             Datum::single(
                 "Health",
                 Scope::Node,
                 at,
                 f64::from(report.verdict.state.code()),
-                Unit::None,
             ),
         ];
         if self.settings.profile != Profile::Capacity {
             let age = outbox_age.as_secs_f64().round();
-            data.push(Datum::single(
-                "OutboxAge",
-                Scope::Node,
-                at,
-                age,
-                Unit::Seconds,
-            ));
+            data.push(Datum::single("OutboxAge", Scope::Node, at, age));
         }
         let wanted = self.wanted();
         for ((scope, name), distribution) in std::mem::take(&mut self.samples) {
@@ -192,7 +191,6 @@ impl Period {
                     scope,
                     at,
                     values: distribution.values(),
-                    unit: unit(name),
                 });
             }
         }
@@ -206,6 +204,7 @@ impl Period {
         if self.settings.profile == Profile::Capacity {
             return;
         }
+        self.note_sick(report);
         let has = |samples: &BTreeMap<(Scope, &str), Distribution>, name| {
             samples.contains_key(&(Scope::Node, name))
         };
@@ -224,9 +223,11 @@ impl Period {
     fn wanted(&self) -> BTreeSet<Scope> {
         let mut wanted = BTreeSet::from([Scope::Node]);
         let mut budget = self.settings.detail_budget as usize;
-        let scopes: BTreeSet<&Scope> = self.samples.keys().map(|(scope, _)| scope).collect();
-        for scope in scopes {
-            let metrics = self.samples.keys().filter(|(of, _)| of == scope).count();
+        let mut metrics: BTreeMap<&Scope, usize> = BTreeMap::new();
+        for (scope, _) in self.samples.keys() {
+            *metrics.entry(scope).or_default() += 1;
+        }
+        for (scope, metrics) in metrics {
             if self.settings.profile == Profile::Full {
                 wanted.insert(scope.clone());
             } else if self.sick.contains(scope) && metrics <= budget {
@@ -235,6 +236,21 @@ impl Period {
             }
         }
         wanted
+    }
+
+    /// Before the samples, which are kept by name of what is sick only.
+    fn note_sick(&mut self, report: &Report) {
+        for finding in report
+            .findings
+            .iter()
+            .filter(|finding| finding.severity > Severity::Info)
+        {
+            if let Subject::Gpu(id) = &finding.subject {
+                self.sick.insert(Scope::Gpu(id.clone()));
+            } else if let Subject::Camera(id) = &finding.subject {
+                self.sick.insert(Scope::Camera(id.clone()));
+            }
+        }
     }
 
     fn host_sample(&mut self, report: &Report) {
@@ -263,21 +279,6 @@ impl Period {
     }
 
     fn judged_sample(&mut self, report: &Report) {
-        for finding in report
-            .findings
-            .iter()
-            .filter(|finding| finding.severity > Severity::Info)
-        {
-            match &finding.subject {
-                Subject::Gpu(id) => self.sick.insert(Scope::Gpu(id.clone())),
-                Subject::Camera(id) => self.sick.insert(Scope::Camera(id.clone())),
-                Subject::Host
-                | Subject::Gpus
-                | Subject::Disk(_)
-                | Subject::Source(_)
-                | Subject::Agent => false,
-            };
-        }
         for (id, faults) in faults(report) {
             self.add(Scope::Node, "GpuFaults", Some(faults));
             if let Some(scope) = self.detail(Scope::Gpu(id)) {
@@ -329,15 +330,7 @@ fn faults(report: &Report) -> Vec<(String, f64)> {
     let blamed = report
         .findings
         .iter()
-        .filter_map(|finding| match &finding.subject {
-            Subject::Gpu(id) => Some(id.clone()),
-            Subject::Host
-            | Subject::Gpus
-            | Subject::Disk(_)
-            | Subject::Camera(_)
-            | Subject::Source(_)
-            | Subject::Agent => None,
-        });
+        .filter_map(|finding| finding.subject.gpu().map(str::to_owned));
     let cards: BTreeSet<String> = listed.chain(blamed).collect();
     let count = |faults: usize| u32::try_from(faults).map_or(f64::MAX, f64::from);
     if cards.is_empty() && all > 0 {
@@ -361,15 +354,21 @@ fn memory_used_percent(gpu: &Gpu) -> Option<f64> {
     Some(gpu.memory_used_bytes? as f64 * 100.0 / total as f64)
 }
 
-fn unit(name: &str) -> Unit {
-    match name {
-        "CpuUtilization" | "MemoryUsed" | "DiskUsed" | "GpuUtilization" | "GpuMemoryUsed" => {
-            Unit::Percent
-        }
-        "GpuFaults" | "CamerasUp" => Unit::Count,
-        _ => Unit::None,
-    }
-}
+/// Every metric and its unit.
+const METRICS: [(&str, Unit); 12] = [
+    ("Capacity", Unit::Count),
+    ("Health", Unit::None),
+    ("GpuUtilization", Unit::Percent),
+    ("GpuMemoryUsed", Unit::Percent),
+    ("GpuTemperature", Unit::None),
+    ("GpuFaults", Unit::Count),
+    ("CamerasUp", Unit::Count),
+    ("CameraFpsRatio", Unit::None),
+    ("CpuUtilization", Unit::Percent),
+    ("MemoryUsed", Unit::Percent),
+    ("DiskUsed", Unit::Percent),
+    ("OutboxAge", Unit::Seconds),
+];
 
 fn align(now: Timestamp, period: Duration) -> Timestamp {
     let period = i64::try_from(period.as_secs()).unwrap_or(60).max(1);
@@ -416,6 +415,7 @@ impl Distribution {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::cost;
 
     #[test]
     fn a_distribution_rounds_no_more_than_it_takes() {
@@ -436,6 +436,22 @@ mod tests {
             assert!((total - f64::from(count)).abs() < f64::EPSILON);
         }
         assert_eq!(spread(2, 0.25), [(0.0, 1.0), (0.25, 1.0)]);
+    }
+
+    #[test]
+    fn the_bill_knows_every_metric() {
+        let mut billed: Vec<&str> = [
+            &cost::BY_SITE[..],
+            &cost::HEALTH,
+            &cost::GPU,
+            &cost::CAMERA,
+            &cost::HOST,
+        ]
+        .concat();
+        let mut sent: Vec<&str> = METRICS.iter().map(|(name, _)| *name).collect();
+        billed.sort_unstable();
+        sent.sort_unstable();
+        assert_eq!(billed, sent);
     }
 
     #[test]

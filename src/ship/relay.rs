@@ -257,13 +257,13 @@ impl<'a> Desk<'a> {
             self.put_health(report, now);
         }
         for (id, is_here) in &judgement.cameras {
-            let camera = report
+            // The report lists its cameras by id.
+            match report
                 .cameras
-                .iter()
-                .find(|camera| *is_here && camera.id == *id);
-            match camera {
-                Some(camera) => self.put_camera(report, camera, now),
-                None => self.put_state(self.camera_topic(id), Vec::new(), now),
+                .binary_search_by(|camera| camera.id.as_str().cmp(id))
+            {
+                Ok(at) if *is_here => self.put_camera(report, &report.cameras[at], now),
+                Ok(_) | Err(_) => self.put_state(self.camera_topic(id), Vec::new(), now),
             }
         }
         self.latest = Some(Arc::clone(judgement));

@@ -107,18 +107,8 @@ impl GpuMemory {
 
     /// Whether something that happened to a card until `last` is history: the card was gone and came back.
     fn is_history(&self, card: &Subject, last: Moment) -> bool {
-        match card {
-            Subject::Gpu(id) => self
-                .recovered
-                .get(id)
-                .is_some_and(|recovered| *recovered > last),
-            Subject::Host
-            | Subject::Gpus
-            | Subject::Disk(_)
-            | Subject::Camera(_)
-            | Subject::Source(_)
-            | Subject::Agent => false,
-        }
+        let recovered = card.gpu().and_then(|id| self.recovered.get(id));
+        recovered.is_some_and(|recovered| *recovered > last)
     }
 }
 

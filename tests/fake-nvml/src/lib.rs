@@ -2,7 +2,7 @@
 //!
 //! The file named by `FAKE_NVML_STATE` is read at every call, so a card can heat up, fall off
 //! the bus or hang while the program that watches it runs. Its fields are those of
-//! [`state::State`]; `tests/abi/` reads each of them through nvml-wrapper. A file that is
+//! `state::State`; `tests/abi/` reads each of them through nvml-wrapper. A file that is
 //! torn or wrong is told once on stderr and leaves the last good state in force.
 #![expect(
     unsafe_code,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-use crate::domain::moment::{Moment, Now};
+use crate::domain::moment::{Moment, Now, milliseconds};
 
 /// Tells the time. Clones share the clock offset.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl Clock {
         let wall = Timestamp::now();
         Now {
             moment: self.moment(),
-            wall: wall.checked_add(offset).unwrap_or(wall),
+            wall: milliseconds(wall.checked_add(offset).unwrap_or(wall)),
         }
     }
 

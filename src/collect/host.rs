@@ -140,11 +140,18 @@ impl Looker {
 
 /// The kernel's load averages have 16 binary places.
 fn fixed_point(load: rustix::ffi::c_ulong) -> f64 {
-    load as f64 / 65_536.0
+    hundredths(load as f64 / 65_536.0)
 }
 
 fn percent(value: f64) -> Option<f64> {
-    value.is_finite().then(|| value.clamp(0.0, 100.0))
+    value
+        .is_finite()
+        .then(|| hundredths(value.clamp(0.0, 100.0)))
+}
+
+/// Two decimals: nobody reads more, and every report carries them.
+fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 /// Pressure-stall information; `None` on kernels without it (before 4.20, or `psi=0`).

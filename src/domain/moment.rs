@@ -77,6 +77,12 @@ impl Now {
         } else {
             self.wall.checked_add(moment - self.moment)
         };
-        shifted.unwrap_or(self.wall)
+        milliseconds(shifted.unwrap_or(self.wall))
     }
+}
+
+/// A label for people and databases: finer than this no two machines agree.
+#[must_use]
+pub fn milliseconds(wall: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(wall.as_millisecond()).unwrap_or(wall)
 }

@@ -118,7 +118,7 @@ fn measure(mount: &Mount<'_>) -> Option<Disk> {
         filesystem: mount.filesystem.to_owned(),
         total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
         available_bytes: space.f_bavail.saturating_mul(space.f_frsize),
-        used_percent: 100.0 * used as f64 / reachable as f64,
+        used_percent: super::hundredths(100.0 * used as f64 / reachable as f64),
         read_only: mount.has("ro") || given_up,
         remounts_on_error: mount.has("errors=remount-ro") || given_up,
     })

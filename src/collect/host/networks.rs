@@ -81,7 +81,7 @@ impl Bytes {
     fn rates(self, before: Bytes, seconds: f64) -> (Option<f64>, Option<f64>) {
         let rate = |now: u64, before: u64| {
             let grown = now.checked_sub(before)?;
-            (seconds > 0.0).then(|| grown as f64 / seconds)
+            (seconds > 0.0).then(|| super::hundredths(grown as f64 / seconds))
         };
         (
             rate(self.received, before.received),

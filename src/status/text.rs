@@ -67,7 +67,7 @@ fn findings(page: &mut Page, report: &Value) {
         page.line(&format!(
             " {}  {}",
             word(&finding["code"]),
-            short(word(&finding["subject"]), 40)
+            short(word(&finding["subject"]), 48)
         ));
         page.wrapped(word(&finding["evidence"]));
         let advice = match word(&finding["advice"]) {
@@ -189,20 +189,20 @@ fn outlets(page: &mut Page, report: &Value) {
         page.piece("to cloud ");
         page.start(
             paint(state),
-            &format!("{:<10} {state:<8}", word(&outlet["name"])),
+            &format!("{:<10} {state}", word(&outlet["name"])),
         );
         let pending = match outlet["pending"].as_u64() {
             Some(0) | None => String::new(),
             Some(pending) => {
                 format!(
-                    " {pending} waiting, oldest {}",
+                    "  {pending} waiting, oldest {}",
                     span(outlet["oldest_pending_s"].as_u64().unwrap_or(0))
                 )
             }
         };
         let dropped = match outlet["dropped"].as_u64() {
             Some(0) | None => String::new(),
-            Some(dropped) => format!(" {dropped} lost"),
+            Some(dropped) => format!("  {dropped} lost"),
         };
         page.line(&format!("{pending}{dropped}"));
         if let Some(error) = outlet["error"].as_str() {

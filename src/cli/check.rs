@@ -1,5 +1,4 @@
 //! `sideline check`: observes once and judges, without a running agent.
-#![expect(clippy::print_stdout, reason = "it talks to a person")]
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,9 +34,9 @@ pub fn main(options: &Options, config: Option<&Path>) -> anyhow::Result<ExitCode
     runtime.shutdown_background();
     let wire = serde_json::to_value(&*report)?;
     if options.json {
-        println!("{wire:#}");
+        super::print(&format!("{wire:#}\n"))?;
     } else {
-        print!("{}", text::draw(&wire, super::colour()));
+        super::print(&text::draw(&wire, super::colour()))?;
     }
     Ok(super::exit_code(report.verdict.state))
 }

@@ -1,35 +1,33 @@
 //! `sideline config`: checks, shows, documents and prices the configuration.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::load;
+use super::{load, print};
 use crate::config::cost::{self, Bill, Fleet};
 use crate::config::{Config, Enabled, Expected, Profile, manual, units};
 
 /// What to do with the configuration.
 #[derive(Debug, Clone, Subcommand)]
 pub enum ConfigCommand {
-    /// Tell every problem of a file at once.
+    /// Check a file: every problem at once, with line numbers.
     #[command(after_help = "\
 Each problem is one line, FILE:LINE:COLUMN: MESSAGE. The exit status is 0 if the file is right, else 1.
 
 Examples:
   sideline config check /etc/sideline/sideline.toml
-  sideline config check new.toml && sudo install -m 640 new.toml /etc/sideline/sideline.toml")]
+  sideline config check new.toml && echo right")]
     Check {
         /// The file to check.
         file: PathBuf,
     },
-    /// Print the configuration that counts, and where each value came from.
+    /// Print the configuration in force, and where each value came from.
     #[command(after_help = "\
-A value comes from the file, from the environment (AWS_REGION, AWS_DEFAULT_REGION, AWS_SHARED_CREDENTIALS_FILE,
-and for an ordinary user without a file XDG_STATE_HOME, XDG_RUNTIME_DIR), or is the default.
-What is printed is itself a configuration, but for passwords in URLs, which are shown as ***.
+A value comes from the file, from the environment (AWS_REGION, AWS_DEFAULT_REGION, AWS_SHARED_CREDENTIALS_FILE; for an ordinary user without a file also XDG_STATE_HOME and XDG_RUNTIME_DIR), or is the default.
+What is printed is a configuration again, but for passwords in URLs, which are shown as ***.
 
 Examples:
   sideline config show
@@ -50,9 +48,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   sideline config schema > sideline.schema.json
-  (then write #:schema ./sideline.schema.json as the first line of the TOML file)")]
+
+Many editors then check and complete a TOML file whose first line is
+  #:schema ./sideline.schema.json")]
     Schema,
-    /// Tell what CloudWatch will charge a month.
+    /// Work out what CloudWatch will charge a month.
     #[command(after_help = "\
 Counts the metrics and requests of the configured profile, period and detail_budget for nodes of one site.
 What is not given is taken from the configuration: gpu.expected, cameras.expect.
@@ -107,15 +107,6 @@ pub fn run(command: ConfigCommand, file: Option<&Path>) -> anyhow::Result<ExitCo
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Prints a text; a reader that goes early, as `head` does, is no error.
-fn print(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
 }
 
 fn profile(word: &str) -> Result<Profile, String> {

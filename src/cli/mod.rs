@@ -8,28 +8,33 @@ pub mod log;
 pub mod run;
 pub mod status;
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Paths;
 use crate::domain::report::State;
+use crate::status::SOCKET;
 
 /// Watches an on-prem camera server and tells the cloud how much it can carry.
 #[derive(Debug, Parser)]
 #[command(name = "sideline", version, propagate_version = true, max_term_width = 80, after_help = AFTER_HELP)]
 pub struct Arguments {
-    /// The configuration [default: /etc/sideline/sideline.toml if it exists, else built-in defaults]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Configuration file [default: /etc/sideline/sideline.toml if it exists, else built-in defaults]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     config: Option<PathBuf>,
 
-    /// The running agent's socket [default: status.sock in paths.run]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Socket of the agent to ask [default: status.sock in paths.run]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     socket: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
 }
+
+const GLOBAL: &str = "Options of every command";
 
 const AFTER_HELP: &str = "\
 Try it on this machine, without configuration, cloud or GPU:
@@ -37,15 +42,21 @@ Try it on this machine, without configuration, cloud or GPU:
   sideline run              the agent, in the foreground; Ctrl-C ends it
   sideline status --watch   in another terminal
 
-Exit status of status and check: 0 healthy, 1 degraded, 2 failing, 3 unknown.";
+Exit status of status and check: 0 healthy, 1 degraded, 2 failing, 3 unknown.
+A command line that is wrong exits with 3, too.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the agent: watch, judge, tell the cloud (what the systemd unit starts)
+    /// Run the agent: watch, judge, tell the cloud
+    #[command(
+        after_help = "It stops on Ctrl-C or TERM, and reads its configuration again on HUP. The systemd unit starts it so.\nSIDELINE_LOG=debug makes its log talkative."
+    )]
     Run,
-    /// Ask the running agent how the node does
+    /// Ask the running agent how this node does
+    #[command(after_help = STATES)]
     Status(status::Options),
-    /// Look once and judge, without a running agent
+    /// Look once and judge; needs no running agent
+    #[command(after_help = STATES)]
     Check(check::Options),
     /// Exit 0 while this node may take new work, 1 while it may not
     #[command(
@@ -59,6 +70,8 @@ enum Command {
     #[command(subcommand, hide = true)]
     Probe(Probe),
 }
+
+const STATES: &str = "Exit status: 0 healthy, 1 degraded, 2 failing, 3 unknown.";
 
 #[derive(Debug, Subcommand)]
 enum Probe {
@@ -77,19 +90,21 @@ enum Probe {
 pub fn main() -> anyhow::Result<ExitCode> {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(usage) => {
-            // Where nobody reads what is printed, nothing is lost.
-            let _ = usage.print();
-            // Not clap's 2: who asks for the status would take a typing error for a failing node.
-            return Ok(exit_code(if usage.use_stderr() {
-                State::Unknown
-            } else {
-                State::Healthy
-            }));
+        Err(told) => {
+            // A reader that goes early, as `head` does, is no error.
+            let _ = told.print();
+            // clap's own 2 would tell a monitoring system that the node is failing.
+            return Ok(match told.use_stderr() {
+                true => exit_code(State::Unknown),
+                false => ExitCode::SUCCESS,
+            });
         }
     };
     let config = arguments.config.as_deref();
     match arguments.command {
+        Command::Run if arguments.socket.is_some() => {
+            anyhow::bail!("--socket is for commands that ask; run listens at {SOCKET} in paths.run")
+        }
         Command::Run => run::main(config),
         Command::Status(options) => status::main(&options, &socket(&arguments.socket, config)?),
         Command::Check(options) => check::main(&options, config),
@@ -102,15 +117,30 @@ pub fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Where the running agent listens.
+/// Where the running agent listens: for an ordinary user without one of their own, the service.
 fn socket(named: &Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<PathBuf> {
-    match named {
-        Some(socket) => Ok(socket.clone()),
-        None => Ok(load::load(config)?
-            .config
-            .paths
-            .run
-            .join(crate::status::SOCKET)),
+    if let Some(socket) = named {
+        return Ok(socket.clone());
+    }
+    let service = Paths::default().run.join(SOCKET);
+    match load::load(config) {
+        Ok(loaded) => {
+            let own = loaded.config.paths.run.join(SOCKET);
+            let ask_service = loaded.file.is_none() && !own.exists() && service.exists();
+            Ok(if ask_service { service } else { own })
+        }
+        // The file may be for root's eyes alone; the socket is for everybody's.
+        Err(_) if config.is_none() && service.exists() => Ok(service),
+        Err(error) => Err(error),
+    }
+}
+
+/// Prints a text; a reader that goes early, as `head` does, is no error.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 

@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::agent::{self, Exit, State};
+use crate::agent;
+use crate::config::Config;
 use crate::domain::report::{CameraState, Report};
 
 /// Runs the agent.
@@ -14,29 +15,15 @@ use crate::domain::report::{CameraState, Report};
 pub fn main(config: Option<&Path>) -> anyhow::Result<ExitCode> {
     let in_terminal = std::io::stderr().is_terminal() && !super::log::under_systemd();
     super::log::start(in_terminal);
-    let mut config_now = super::load::load(config)?.config;
+    let load = || Ok(super::load::load(config)?.config);
+    let first: Config = load()?;
     let runtime = super::runtime()?;
-    let outcome = runtime.block_on(async {
-        let mut state = State::open(&config_now);
-        loop {
-            match agent::run(&config_now, in_terminal.then_some(show), &mut state).await? {
-                Exit::Stop => return anyhow::Ok(()),
-                Exit::Reload => match super::load::load(config) {
-                    Ok(loaded) => {
-                        tracing::info!("the configuration was read again");
-                        config_now = loaded.config;
-                    }
-                    Err(error) => {
-                        tracing::error!("the old configuration stays in force: {error:#}");
-                    }
-                },
-            }
-        }
-    });
+    let outcome = runtime.block_on(agent::run(&first, load, in_terminal.then_some(show)));
     // A thread that hangs in a system call must not hold up the end.
     runtime.shutdown_background();
     if in_terminal {
-        eprintln!();
+        // The last summary holds no more. A terminal that has gone away needs none.
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
     outcome?;
     Ok(ExitCode::SUCCESS)
@@ -58,16 +45,20 @@ fn show(report: &Report) {
         .iter()
         .map(ToString::to_string)
         .collect();
+    // The reasons come before what may be cut off.
     let line = format!(
-        "{} {} of {} slots | cpu {} mem {} | {} GPUs | {up} of {} cameras up {}",
+        "{}{} | carries {} of {} | {} GPUs | {up} of {} cameras up | cpu {} mem {}",
         report.verdict.state.name().to_uppercase(),
+        reasons
+            .iter()
+            .map(|code| format!(" {code}"))
+            .collect::<String>(),
         report.capacity.available,
         report.capacity.slots,
-        percent(host.and_then(|host| host.cpu_percent)),
-        percent(host.and_then(|host| host.memory_used_percent)),
         report.gpus.len(),
         report.cameras.len(),
-        reasons.join(" "),
+        percent(host.and_then(|host| host.cpu_percent)),
+        percent(host.and_then(|host| host.memory_used_percent)),
     );
     let line: String = line.chars().take(79).collect();
     // A terminal that has gone away is no reason to stop watching.

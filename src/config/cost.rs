@@ -190,13 +190,13 @@ fn requests(cloudwatch: &CloudWatch, fleet: Fleet) -> u64 {
     u64::from(fleet.nodes) * periods * data.div_ceil(DATA_A_REQUEST)
 }
 
-/// The detail that one node may add. The profile `full` sends it always.
+/// The detail that one node may add. The profile `full` sends it always, `capacity` never.
 fn detail(cloudwatch: &CloudWatch, fleet: Fleet) -> u64 {
     let all =
         u64::from(fleet.gpus) * GPU.len() as u64 + u64::from(fleet.cameras) * CAMERA.len() as u64;
     match cloudwatch.profile {
-        Profile::Capacity | Profile::Essential => all.min(cloudwatch.detail_budget.into()),
-        Profile::Full => 0,
+        Profile::Essential => all.min(cloudwatch.detail_budget.into()),
+        Profile::Capacity | Profile::Full => 0,
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
         use Profile::{Capacity, Essential, Full};
         // profile, period, nodes, gpus, cameras → metrics, requests, a node, all, detail
         for (profile, period, nodes, gpus, cameras, wanted) in [
-            (Capacity, 60, 1, 2, 18, "2 43800 1.04 1.04 3.00"),
+            (Capacity, 60, 1, 2, 18, "2 43800 1.04 1.04 0.00"),
             (Essential, 60, 1, 2, 18, "12 43800 4.04 4.04 3.00"),
             (Essential, 60, 1, 0, 0, "6 43800 2.24 2.24 0.00"),
             (Essential, 60, 1, 1, 0, "10 43800 3.44 3.44 1.20"),

@@ -38,9 +38,9 @@ pub struct Config {
     pub relay: Relay,
     /// What waits for an uplink that is down.
     pub outbox: Outbox,
-    /// Steering through SSM.
+    /// Steering through SSM. Checked, but without effect in this version.
     pub ssm: Ssm,
-    /// Moving the work away when the hardware fails.
+    /// Moving the work away when the hardware fails. Checked, but without effect in this version, which observes.
     pub failover: Failover,
     /// How this node is asked.
     pub status: Status,
@@ -385,7 +385,7 @@ pub struct CloudWatch {
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub period: Duration,
-    /// Extra metrics that sick GPUs and cameras may use while they are sick.
+    /// Extra metrics that essential may send of sick GPUs and cameras while they are sick.
     #[schemars(range(min = 0, max = 500))]
     pub detail_budget: u32,
 }
@@ -449,7 +449,7 @@ impl Default for Relay {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Outbox {
-    /// At most so much is kept; 1MiB to 64GiB.
+    /// At most so much is kept; 1MiB to 64GiB. This version keeps it in memory, and at most 4MiB an outlet.
     #[serde(with = "units::size")]
     #[schemars(with = "String")]
     pub max_bytes: ByteSize,
@@ -468,7 +468,7 @@ impl Default for Outbox {
     }
 }
 
-/// Steering through SSM.
+/// Steering through SSM. Checked, but without effect in this version.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ssm {
@@ -495,7 +495,7 @@ impl Default for Ssm {
     }
 }
 
-/// Moving the work away when the hardware fails.
+/// Moving the work away when the hardware fails. Checked, but without effect in this version, which observes.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Failover {

@@ -117,7 +117,12 @@ async fn wait_for_credentials(
     judgements: &mut mpsc::Receiver<Arc<Judgement>>,
     cancel: &CancellationToken,
 ) -> bool {
+    let mut told = false;
     while !credentials.available().await {
+        if !told {
+            told = true;
+            tracing::warn!("nothing is sent to CloudWatch: there are no AWS credentials yet");
+        }
         let look_again = tokio::time::sleep(LOOK_FOR_CREDENTIALS);
         tokio::pin!(look_again);
         loop {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
@@ -40,7 +40,7 @@ pub async fn fit(socket: &Path) -> anyhow::Result<bool> {
 /// Calls `show` with every report until the agent goes or `show` says that it is enough.
 ///
 /// # Errors
-/// No agent answers, or it breaks off.
+/// No agent answers, or it has stopped.
 pub async fn watch(
     socket: &Path,
     mut show: impl FnMut(&Value) -> anyhow::Result<()>,
@@ -48,7 +48,9 @@ pub async fn watch(
     let mut body = get(socket, "/v1/stream").await?.into_body();
     let mut buffer = Vec::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.context("the agent's answer broke off")?.into_data() else {
+        // An agent that stops or reloads breaks its streams off.
+        let Ok(frame) = frame else { break };
+        let Ok(data) = frame.into_data() else {
             continue;
         };
         buffer.extend_from_slice(&data);
@@ -60,13 +62,14 @@ pub async fn watch(
             }
         }
     }
-    bail!("the agent has stopped")
+    bail!("the agent has stopped, or reads its configuration again")
 }
 
 async fn get(socket: &Path, path: &str) -> anyhow::Result<Response<Incoming>> {
-    let stream = UnixStream::connect(socket).await.with_context(|| {
-        format!(
-            "no agent answers at {}; `systemctl status sideline` tells whether it runs",
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        anyhow!(
+            "no agent answers at {} ({error}); `sideline run` starts one, `systemctl status sideline` shows the service, \
+             `sideline check` needs none",
             socket.display()
         )
     })?;

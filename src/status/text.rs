@@ -58,6 +58,15 @@ fn head(page: &mut Page, report: &Value) {
 fn findings(page: &mut Page, report: &Value) {
     let findings = list(&report["findings"]);
     if findings.is_empty() {
+        let reasons: Vec<&str> = list(&report["verdict"]["reasons"])
+            .iter()
+            .map(word)
+            .collect();
+        if !reasons.is_empty() {
+            page.line("");
+            page.line(&format!("over     {}", reasons.join(" ")));
+            page.line("         better when that has held for judge.recover_after");
+        }
         return;
     }
     page.line("");
@@ -67,7 +76,7 @@ fn findings(page: &mut Page, report: &Value) {
         page.line(&format!(
             " {}  {}",
             word(&finding["code"]),
-            short(word(&finding["subject"]), 48)
+            word(&finding["subject"])
         ));
         page.wrapped(word(&finding["evidence"]));
         let advice = match word(&finding["advice"]) {
@@ -114,6 +123,9 @@ fn host(page: &mut Page, report: &Value) {
 }
 
 fn gpus(page: &mut Page, report: &Value) {
+    if list(&report["gpus"]).is_empty() {
+        page.line("gpus     none seen");
+    }
     for gpu in list(&report["gpus"]) {
         let state = word(&gpu["state"]);
         let memory = gpu["memory_used_bytes"]
@@ -142,6 +154,7 @@ fn gpus(page: &mut Page, report: &Value) {
 fn cameras(page: &mut Page, report: &Value) {
     let cameras = list(&report["cameras"]);
     if cameras.is_empty() {
+        page.line("cameras  none seen");
         return;
     }
     let in_state = |state: &str| {

@@ -1,0 +1,218 @@
+//! The ways to the cloud.
+
+use std::sync::Arc;
+
+use futures_util::future::{FutureExt, LocalBoxFuture};
+use tokio::sync::{mpsc, watch};
+
+use super::environment;
+use super::part::Part;
+use crate::clients::aws;
+use crate::clients::credentials::NodeCredentials;
+use crate::clock::Clock;
+use crate::collect::identity::Identity;
+use crate::config::{self, Config, Enabled};
+use crate::domain::judge::Judgement;
+use crate::domain::memory::Memory;
+use crate::domain::outbox::Limits;
+use crate::domain::report::Outlet;
+use crate::ship::{cloudwatch, relay};
+use crate::supervisor::Supervisor;
+
+/// Judgements that an outlet may be behind before it misses some.
+const JUDGEMENTS_IN_FLIGHT: usize = 64;
+
+/// While outboxes live in memory, they must not eat it.
+const MEMORY_FOR_JOURNAL: u64 = 4 << 20;
+
+/// The agent's end of an outlet.
+#[derive(Debug)]
+struct Way {
+    judgements: mpsc::Sender<Arc<Judgement>>,
+    told: watch::Receiver<Outlet>,
+}
+
+/// What both outlets depend on: who the node is, and what may wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Common {
+    site: String,
+    node: String,
+    boot: String,
+    limits: Limits,
+}
+
+type CloudWatchPart = Part<(config::CloudWatch, config::Aws, Common), Way>;
+type RelayPart = Part<(config::Relay, std::time::Duration, Common), Way>;
+
+/// One part an outlet.
+#[derive(Debug, Default)]
+pub(super) struct Outlets {
+    cloudwatch: Option<CloudWatchPart>,
+    relay: Option<RelayPart>,
+}
+
+impl Outlets {
+    /// Opens what the configuration asks for; what runs with the same settings goes on with what it holds.
+    pub(super) async fn furnish(
+        &mut self,
+        config: &Config,
+        identity: &Identity,
+        memory: &mut Memory,
+        clock: &Clock,
+    ) {
+        let common = Common {
+            site: config.node.site.clone(),
+            node: identity.node_id.clone(),
+            boot: identity.boot.clone(),
+            limits: Limits {
+                bytes: config.outbox.max_bytes.as_u64().min(MEMORY_FOR_JOURNAL),
+                age: config.outbox.max_age,
+            },
+        };
+        match wanted_region(config, identity) {
+            Some(region) => {
+                let aws = config::Aws {
+                    region,
+                    ..config.aws.clone()
+                };
+                let key = (config.cloudwatch.clone(), aws, common.clone());
+                Part::renew(
+                    &mut self.cloudwatch,
+                    key,
+                    |(settings, aws, common), tasks| {
+                        open_cloudwatch(settings, aws, common, clock, tasks)
+                    },
+                )
+                .await;
+            }
+            None => Part::remove(&mut self.cloudwatch).await,
+        }
+        if config.relay.url.is_empty() {
+            Part::remove(&mut self.relay).await;
+        } else {
+            let key = (config.relay.clone(), config.cloudwatch.period, common);
+            Part::renew(&mut self.relay, key, |(settings, period, common), tasks| {
+                memory.session += 1;
+                let relay = relay::Relay {
+                    settings: settings.clone(),
+                    site: common.site.clone(),
+                    node: common.node.clone(),
+                    boot: common.boot.clone(),
+                    session: memory.session,
+                    period: *period,
+                    limits: common.limits,
+                    clock: clock.clone(),
+                };
+                let token = tasks.token();
+                way("relay", |judgements, status| {
+                    tasks.spawn("the relay", relay::run(relay, judgements, status, token));
+                })
+            })
+            .await;
+        }
+    }
+
+    /// Waits until an outlet ends badly.
+    pub(super) fn stir(&mut self) -> Vec<LocalBoxFuture<'_, anyhow::Result<()>>> {
+        let mut waits = Vec::with_capacity(2);
+        waits.extend(
+            self.cloudwatch
+                .as_mut()
+                .map(|part| part.failure().boxed_local()),
+        );
+        waits.extend(self.relay.as_mut().map(|part| part.failure().boxed_local()));
+        waits
+    }
+
+    /// How each does, in the order of the contract.
+    pub(super) fn report(&self) -> Vec<Outlet> {
+        let told = |way: &Way| way.told.borrow().clone();
+        vec![
+            self.cloudwatch
+                .as_ref()
+                .map_or(Outlet::off("cloudwatch"), |part| told(&part.value)),
+            self.relay
+                .as_ref()
+                .map_or(Outlet::off("relay"), |part| told(&part.value)),
+            Outlet::off("ssm"),
+            Outlet::off("ecs"),
+        ]
+    }
+
+    /// Hands a judgement to each.
+    pub(super) fn ship(&self, judgement: &Arc<Judgement>) {
+        let cloudwatch = self.cloudwatch.as_ref().map(|part| &part.value);
+        let relay = self.relay.as_ref().map(|part| &part.value);
+        for way in [cloudwatch, relay].into_iter().flatten() {
+            if way.judgements.try_send(Arc::clone(judgement)).is_err() {
+                tracing::error!(
+                    outlet = way.told.borrow().name,
+                    "an outlet does not keep up"
+                );
+            }
+        }
+    }
+
+    /// Stops both at once, each with its farewell.
+    pub(super) async fn stop(&mut self) {
+        tokio::join!(
+            Part::remove(&mut self.cloudwatch),
+            Part::remove(&mut self.relay)
+        );
+    }
+}
+
+fn open_cloudwatch(
+    settings: &config::CloudWatch,
+    aws: &config::Aws,
+    common: &Common,
+    clock: &Clock,
+    tasks: &mut Supervisor,
+) -> Way {
+    let credentials = NodeCredentials::new(aws, environment, clock.clone());
+    let endpoint = aws::endpoint("CLOUDWATCH", environment);
+    let ship = cloudwatch::CloudWatch {
+        settings: settings.clone(),
+        source: cloudwatch::Source {
+            site: common.site.clone(),
+            node: common.node.clone(),
+        },
+        limits: common.limits,
+        client: aws::cloudwatch(&aws.region, credentials.clone(), endpoint, clock.clone()),
+        credentials,
+        clock: clock.clone(),
+    };
+    let token = tasks.token();
+    way("cloudwatch", |judgements, status| {
+        tasks.spawn(
+            "CloudWatch",
+            cloudwatch::run(ship, judgements, status, token),
+        );
+    })
+}
+
+fn way(
+    name: &'static str,
+    spawn: impl FnOnce(mpsc::Receiver<Arc<Judgement>>, watch::Sender<Outlet>),
+) -> Way {
+    let (judgements, receiver) = mpsc::channel(JUDGEMENTS_IN_FLIGHT);
+    let (status, told) = watch::channel(Outlet::off(name));
+    spawn(receiver, status);
+    Way { judgements, told }
+}
+
+/// The region to send metrics to, if they are to be sent at all.
+fn wanted_region(config: &Config, identity: &Identity) -> Option<String> {
+    let region = identity.region.clone();
+    match config.cloudwatch.enabled {
+        Enabled::Never => return None,
+        Enabled::Always if region.is_none() => {
+            tracing::error!("cloudwatch.enabled is always, but no region is known; set aws.region");
+        }
+        Enabled::Auto if region.is_none() => {
+            tracing::info!("nothing is sent to CloudWatch: no region is known; set aws.region");
+        }
+        Enabled::Auto | Enabled::Always => {}
+    }
+    region
+}

@@ -1,0 +1,146 @@
+//! The receiving ends of the collectors.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::{FutureExt, LocalBoxFuture};
+use tokio::sync::watch::{self, Receiver};
+
+use super::part::Part;
+use crate::clock::Clock;
+use crate::collect::{cameras, gpus, host, kernel_log};
+use crate::config::{self, Config};
+use crate::domain::judge::{Judge, Judgement, Surroundings};
+use crate::domain::memory::Memory;
+use crate::domain::moment::Now;
+use crate::domain::reading::Reading;
+use crate::domain::snapshot::{CameraSource, Gpus, Host, KernelLog, Snapshot};
+
+type Source<K, T> = Part<K, Receiver<Reading<T>>>;
+type CameraPart = Source<(config::Source, usize), CameraSource>;
+
+/// One part a source of readings.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    host: Option<Source<Duration, Host>>,
+    gpus: Option<Source<config::Gpu, Gpus>>,
+    kernel: Option<Source<PathBuf, KernelLog>>,
+    cameras: Vec<CameraPart>,
+}
+
+impl Sources {
+    /// Starts what the configuration asks for; what runs with the same settings goes on undisturbed.
+    pub(super) async fn furnish(&mut self, config: &Config, memory: &Memory, clock: &Clock) {
+        Part::renew(&mut self.host, config.host.every, |every, tasks| {
+            let (sender, receiver) = watch::channel(Reading::Pending);
+            tasks.spawn(
+                "the host",
+                host::run(*every, sender, clock.clone(), tasks.token()),
+            );
+            receiver
+        })
+        .await;
+        Part::renew(&mut self.gpus, config.gpu.clone(), |settings, tasks| {
+            let (sender, receiver) = watch::channel(Reading::Pending);
+            tasks.spawn(
+                "the GPUs",
+                gpus::run(settings.clone(), sender, clock.clone(), tasks.token()),
+            );
+            receiver
+        })
+        .await;
+        Part::renew(
+            &mut self.kernel,
+            config.kernel_log.path.clone(),
+            |path, tasks| {
+                let (sender, receiver) = watch::channel(Reading::Pending);
+                let known = memory.kernel.clone();
+                let task =
+                    kernel_log::run(path.clone(), known, sender, clock.clone(), tasks.token());
+                tasks.spawn("the kernel log", task);
+                receiver
+            },
+        )
+        .await;
+        self.furnish_cameras(&config.cameras, clock).await;
+    }
+
+    async fn furnish_cameras(&mut self, wanted: &config::Cameras, clock: &Clock) {
+        let mut running = std::mem::take(&mut self.cameras);
+        for source in &wanted.source {
+            let key = (source.clone(), wanted.max);
+            let part = match running.iter().position(|part| part.is(&key)) {
+                Some(at) => running.swap_remove(at),
+                None => Part::start(key, |(source, max), tasks| {
+                    let (sender, receiver) = watch::channel(Reading::Pending);
+                    let task =
+                        cameras::run(source.clone(), *max, sender, clock.clone(), tasks.token());
+                    tasks.spawn("a camera source", task);
+                    receiver
+                }),
+            };
+            self.cameras.push(part);
+        }
+        for part in running {
+            part.stop().await;
+        }
+    }
+
+    /// Waits until a source says something new, or ends badly.
+    pub(super) fn stir(&mut self) -> Vec<LocalBoxFuture<'_, anyhow::Result<()>>> {
+        let mut waits = Vec::with_capacity(3 + self.cameras.len());
+        waits.extend(self.host.as_mut().map(|part| part.stir().boxed_local()));
+        waits.extend(self.gpus.as_mut().map(|part| part.stir().boxed_local()));
+        waits.extend(self.kernel.as_mut().map(|part| part.stir().boxed_local()));
+        waits.extend(
+            self.cameras
+                .iter_mut()
+                .map(|part| part.stir().boxed_local()),
+        );
+        waits
+    }
+
+    /// Shows the judge what the sources say now.
+    pub(super) fn judge(&mut self, judge: &mut Judge, around: Surroundings, now: Now) -> Judgement {
+        let host = self
+            .host
+            .as_mut()
+            .map(|part| part.value.borrow_and_update());
+        let gpus = self
+            .gpus
+            .as_mut()
+            .map(|part| part.value.borrow_and_update());
+        let kernel = self
+            .kernel
+            .as_mut()
+            .map(|part| part.value.borrow_and_update());
+        let cameras: Vec<_> = self
+            .cameras
+            .iter_mut()
+            .map(|part| part.value.borrow_and_update())
+            .collect();
+        let cameras: Vec<&Reading<CameraSource>> = cameras.iter().map(|camera| &**camera).collect();
+        let seen = Snapshot {
+            host: host.as_deref().unwrap_or(&Reading::Pending),
+            gpus: gpus.as_deref().unwrap_or(&Reading::Pending),
+            kernel: kernel.as_deref().unwrap_or(&Reading::Pending),
+            cameras: &cameras,
+        };
+        judge.judge(seen, around, now)
+    }
+
+    /// What the kernel log has brought, to be remembered.
+    pub(super) fn kernel(&self) -> Option<watch::Ref<'_, Reading<KernelLog>>> {
+        self.kernel.as_ref().map(|part| part.value.borrow())
+    }
+
+    /// Stops all.
+    pub(super) async fn stop(&mut self) {
+        Part::remove(&mut self.host).await;
+        Part::remove(&mut self.gpus).await;
+        Part::remove(&mut self.kernel).await;
+        for part in self.cameras.drain(..) {
+            part.stop().await;
+        }
+    }
+}

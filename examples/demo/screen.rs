@@ -99,7 +99,7 @@ impl Screen {
         let periods = told.data().filter(|datum| datum.name == "Capacity").count();
         let _ = writeln!(
             std::io::stdout(),
-            "\nThe agent has stopped in order. CloudWatch has {} data of {periods} periods, the relay {} events.",
+            "\nThe agent has stopped in order.\nCloudWatch has {} data of {periods} periods, the relay {} events.",
             told.data().count(),
             self.messages.len(),
         );

@@ -60,14 +60,25 @@ fn show(report: &Value, options: &Options) -> anyhow::Result<()> {
         (true, true) => writeln!(out, "{report}")?,
         (true, false) => writeln!(out, "{report:#}")?,
         (false, watch) => {
-            let colour = super::colour();
-            // Home, then clear what is below: no flicker.
-            let clear = if watch && colour { "\x1b[H\x1b[J" } else { "" };
-            write!(out, "{clear}{}", text::draw(report, colour))?;
+            let text = text::draw(report, super::colour());
+            match rows().filter(|_| watch) {
+                // Home, then clear what is below: no flicker. The verdict stands first and must not scroll off.
+                Some(rows) => {
+                    let lines: Vec<&str> = text.lines().take(rows.saturating_sub(1)).collect();
+                    writeln!(out, "\x1b[H\x1b[J{}", lines.join("\n"))?;
+                }
+                None => write!(out, "{text}")?,
+            }
         }
     }
     out.flush()?;
     Ok(())
+}
+
+/// Lines of the terminal, if there is one.
+fn rows() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_row)).filter(|rows| *rows > 0)
 }
 
 fn code(report: &Value) -> u8 {

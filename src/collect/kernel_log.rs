@@ -312,7 +312,7 @@ fn why(path: &Path, error: &io::Error) -> String {
         )
     } else if error.kind() == io::ErrorKind::PermissionDenied {
         format!(
-            "{path} may not be read ({error}); run as root, or grant CAP_SYSLOG for /dev/kmsg, read access to a file, read and write access to a FIFO"
+            "{path} may not be read: {error}; run as root, or grant read access (/dev/kmsg: CAP_SYSLOG)"
         )
     } else {
         format!("{path} can't be followed: {error}")

@@ -30,7 +30,12 @@ pub type Latest = watch::Receiver<Option<Arc<Report>>>;
 /// The folder can't be written, or another agent answers there.
 pub fn open(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| {
+            format!(
+                "can't make {}; run as root, or set paths.run to a folder of your own",
+                folder.display()
+            )
+        })?;
     }
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         anyhow::bail!("another agent answers at {}; stop it first", path.display());

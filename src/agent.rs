@@ -197,6 +197,8 @@ impl House {
         self.outlets
             .furnish(config, identity, memory, &self.clock)
             .await;
+        // A session must be on disk before it is told, or a crash would give it out twice.
+        self.store.save();
         if config.aws.ecs_agent.is_empty() {
             Part::remove(&mut self.ecs).await;
         } else {

@@ -31,8 +31,9 @@ pub(super) struct Sources {
 impl Sources {
     /// Starts what the configuration asks for; what runs with the same settings goes on undisturbed.
     pub(super) async fn furnish(&mut self, config: &Config, memory: &Memory, clock: &Clock) {
+        let last = said_last(self.host.as_ref());
         Part::renew(&mut self.host, config.host.every, |every, tasks| {
-            let (sender, receiver) = watch::channel(Reading::Pending);
+            let (sender, receiver) = watch::channel(last);
             tasks.spawn(
                 "the host",
                 host::run(*every, sender, clock.clone(), tasks.token()),
@@ -40,20 +41,27 @@ impl Sources {
             receiver
         })
         .await;
+        let last = said_last(self.gpus.as_ref());
         Part::renew(&mut self.gpus, config.gpu.clone(), |settings, tasks| {
-            let (sender, receiver) = watch::channel(Reading::Pending);
-            tasks.spawn(
-                "the GPUs",
-                gpus::run(settings.clone(), sender, clock.clone(), tasks.token()),
+            let (sender, receiver) = watch::channel(last);
+            let known = memory.inventory.clone();
+            let task = gpus::run(
+                settings.clone(),
+                known,
+                sender,
+                clock.clone(),
+                tasks.token(),
             );
+            tasks.spawn("the GPUs", task);
             receiver
         })
         .await;
+        let last = said_last(self.kernel.as_ref());
         Part::renew(
             &mut self.kernel,
             config.kernel_log.path.clone(),
             |path, tasks| {
-                let (sender, receiver) = watch::channel(Reading::Pending);
+                let (sender, receiver) = watch::channel(last);
                 let known = memory.kernel.clone();
                 let task =
                     kernel_log::run(path.clone(), known, sender, clock.clone(), tasks.token());
@@ -143,4 +151,9 @@ impl Sources {
             part.stop().await;
         }
     }
+}
+
+/// What a source said last holds until its successor speaks: a reload must not close a finding.
+fn said_last<K, T: Clone>(source: Option<&Source<K, T>>) -> Reading<T> {
+    source.map_or(Reading::Pending, |part| part.value.borrow().clone())
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::KernelLog;
+use super::snapshot::{Gpu, KernelLog};
 
 /// What a node remembers across restarts of the agent and of the machine.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -34,4 +34,17 @@ pub struct RememberedGpu {
     pub pci: Option<String>,
     /// Board serial number.
     pub serial: Option<String>,
+}
+
+/// What is remembered of a card says nothing of how it does.
+impl From<RememberedGpu> for Gpu {
+    fn from(card: RememberedGpu) -> Self {
+        Gpu {
+            id: card.id,
+            name: card.name,
+            pci: card.pci,
+            serial: card.serial,
+            ..Gpu::default()
+        }
+    }
 }

@@ -48,6 +48,23 @@ pub enum Scope {
     Camera(String),
 }
 
+impl Scope {
+    /// Whether CloudWatch takes it: a dimension is 1 to 255 printable ASCII characters. A card may be lost before
+    /// it has told its name, and cameras have names in every script; they count in the node's metrics all the same.
+    fn can_be_named(&self) -> bool {
+        match self {
+            Scope::Site | Scope::Node => true,
+            Scope::Gpu(id) | Scope::Camera(id) => {
+                let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+                (1..=255).contains(&id.len())
+                    && id.bytes().all(printable)
+                    && id.trim() != ""
+                    && !id.starts_with(':')
+            }
+        }
+    }
+}
+
 /// One metric over one period.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Datum {
@@ -307,7 +324,8 @@ impl Period {
 
     /// A scope of its own if it may be wanted at the period's end.
     fn detail(&self, scope: Scope) -> Option<Scope> {
-        (self.settings.profile == Profile::Full || self.sick.contains(&scope)).then_some(scope)
+        let wanted = self.settings.profile == Profile::Full || self.sick.contains(&scope);
+        (wanted && scope.can_be_named()).then_some(scope)
     }
 
     fn add(&mut self, scope: Scope, name: &'static str, value: Option<f64>) {

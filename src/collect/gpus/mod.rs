@@ -24,6 +24,7 @@ use self::machine::Machine;
 use self::wire::{Line, Missing, PATIENCE};
 use crate::clock::Clock;
 use crate::config;
+use crate::domain::memory::RememberedGpu;
 use crate::domain::moment::Moment;
 use crate::domain::reading::Reading;
 use crate::domain::snapshot::{Gpu, GpuState, Gpus, Probe, XidTotal};
@@ -43,18 +44,20 @@ const AFTER_XID: Duration = Duration::from_secs(1);
 /// Rows of Xids that are remembered; the oldest is forgotten first.
 const XIDS: usize = 256;
 
-/// Publishes what the GPUs say until cancelled.
+/// Publishes what the GPUs say until cancelled. `known` are the cards of earlier lives: one that is lost from the
+/// start can't say who it is.
 ///
 /// # Errors
 /// None in use: whatever is wrong with the GPUs is in the reading.
 pub async fn run(
     config: config::Gpu,
+    known: Vec<RememberedGpu>,
     out: watch::Sender<Reading<Gpus>>,
     clock: Clock,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let command = ProbeCommand::this_program(&config.library);
-    run_with(config, command, out, clock, cancel).await
+    run_with(config, command, known, out, clock, cancel).await
 }
 
 /// `run` with another probe.
@@ -64,6 +67,7 @@ pub async fn run(
 pub async fn run_with(
     config: config::Gpu,
     command: ProbeCommand,
+    known: Vec<RememberedGpu>,
     out: watch::Sender<Reading<Gpus>>,
     clock: Clock,
     cancel: CancellationToken,
@@ -77,7 +81,10 @@ pub async fn run_with(
         config,
         command,
         machine: Machine::at("/"),
-        gpus: Gpus::default(),
+        gpus: Gpus {
+            cards: known.into_iter().map(Gpu::from).collect(),
+            ..Gpus::default()
+        },
         looked: None,
         crashes: 0,
         backoff: backoff(),

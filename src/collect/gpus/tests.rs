@@ -260,7 +260,14 @@ impl Seen {
     fn of(command: ProbeCommand, config: config::Gpu) -> Self {
         let (out, reading) = watch::channel(Reading::Pending);
         let cancel = CancellationToken::new();
-        let task = run_with(config, command, out, Clock::start(), cancel.clone());
+        let task = run_with(
+            config,
+            command,
+            Vec::new(),
+            out,
+            Clock::start(),
+            cancel.clone(),
+        );
         Seen {
             reading,
             cancel,

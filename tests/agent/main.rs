@@ -1,0 +1,18 @@
+//! The agent as its user runs it: the real program, a real broker, and doubles of what a test can't have.
+
+#[path = "../servers/aws.rs"]
+mod aws;
+mod bad_input;
+mod cameras;
+mod cloud;
+mod contract;
+mod credentials;
+mod field;
+mod gpus;
+mod kernel_log;
+mod lives;
+#[path = "../servers/mosquitto.rs"]
+mod mosquitto;
+mod mqtt;
+mod plan;
+mod secrets;

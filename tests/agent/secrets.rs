@@ -1,0 +1,107 @@
+//! Passwords of brokers and cameras, and AWS keys, stay where they were written.
+
+use serde_json::Value;
+
+use crate::field::Field;
+use crate::plan::{Plan, xid};
+
+const STATS: [&str; 5] = [
+    include_str!("../fixtures/frigate/stats-0.8.json"),
+    include_str!("../fixtures/frigate/stats-0.12.json"),
+    include_str!("../fixtures/frigate/stats-0.13.json"),
+    include_str!("../fixtures/frigate/stats-0.17.json"),
+    include_str!("../fixtures/frigate/stats-0.18.json"),
+];
+
+/// In the brokers' addresses, in the cameras' addresses within Frigate's stats, and of AWS.
+const SECRETS: [&str; 4] = [
+    "br0ker-s3cret",
+    "upstr3am-s3cret",
+    "fixture-s3cret",
+    "secret-key-of-the-field",
+];
+
+#[tokio::test]
+async fn no_password_is_ever_told() {
+    let upstream = "mqtt://node:upstr3am-s3cret@127.0.0.1:{port}";
+    let mut plan = Plan::new().set("relay.url", upstream).expecting_cameras();
+    plan.config["cameras"]["source"][0]["url"] =
+        "mqtt://viewer:br0ker-s3cret@127.0.0.1:{port}".into();
+    plan.environment
+        .push(("SIDELINE_LOG".to_owned(), "trace".to_owned()));
+    assert!(STATS.iter().any(|stats| stats.contains("fixture-s3cret")));
+
+    let mut field = Field::start(plan).await;
+    let cloud = field.cloud().await;
+    let mut told = Vec::new();
+    for (number, stats) in (1..).zip(STATS) {
+        field.stats(stats);
+        // A line of each version's, so that the next one is waited for.
+        field.kernel_says(&xid(number));
+        let all = |report: &Value| {
+            report["cameras"].as_array().map(Vec::len) == Some(18)
+                && report["findings"]
+                    .to_string()
+                    .contains(&format!("gpu.xid.{number}"))
+        };
+        told.push(field.until("18 cameras", all).await.to_string());
+    }
+    // Trouble makes talkative: a broker that goes, keys that are refused, a configuration that is wrong.
+    field.aws.revoke_key("AKIAFIELD");
+    let refused = |report: &Value| report["outlets"][0]["state"] == "retrying";
+    told.push(field.until("refused keys", refused).await.to_string());
+    told.extend(field.aws.log().refused.iter().map(|one| format!("{one:?}")));
+    told.extend(
+        cloud
+            .messages()
+            .iter()
+            .map(|one| format!("{} {}", one.topic, one.json())),
+    );
+    field.broker.kill();
+    let gone = |report: &Value| report["outlets"][1]["state"] == "retrying";
+    told.push(field.until("no broker", gone).await.to_string());
+    for command in [
+        &["status"][..],
+        &["status", "--json"],
+        &["check", "--json"],
+        &["config", "show"],
+        &["config", "show", "--json"],
+    ] {
+        let answer = field.sideline(command).await;
+        told.push(format!("{command:?} {} {}", answer.out, answer.err));
+    }
+    for path in ["/v1/report", "/metrics", "/v1/fit"] {
+        told.push(field.get(path).await.1);
+    }
+    for wrong in [
+        "mqtt://viewer:br0ker-s3cret@",
+        "http://viewer:br0ker-s3cret@127.0.0.1",
+    ] {
+        let mut plan = field.plan.clone();
+        plan.config["cameras"]["source"][0]["url"] = wrong.into();
+        field.configure(&plan);
+        let file = field.path("sideline.toml").display().to_string();
+        let answer = field.sideline(&["config", "check", &file]).await;
+        told.push(format!("{} {}", answer.out, answer.err));
+    }
+    let log = field.aws.log();
+    told.extend(log.requests.iter().map(|one| format!("{one:?}")));
+    told.extend(log.calls.iter().map(|one| format!("{one:?}")));
+    field.stop().await;
+    told.push(field.whole_log());
+    told.push(std::fs::read_to_string(field.path("state/memory.json")).expect("it is there"));
+
+    assert!(
+        told.iter().any(|text| text.contains("hole07")),
+        "something was told at all"
+    );
+    for secret in SECRETS {
+        let leaks = told.iter().filter_map(|text| {
+            let at = text.find(secret)?;
+            let from = text.floor_char_boundary(at.saturating_sub(200));
+            text.get(from..at + secret.len())
+        });
+        let leaks: Vec<&str> = leaks.collect();
+        assert!(leaks.is_empty(), "{secret} is told: {leaks:#?}");
+    }
+}

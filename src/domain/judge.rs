@@ -49,7 +49,7 @@ pub struct Judgement {
 /// Judges; owns everything that is remembered between ticks.
 #[derive(Debug, Clone)]
 pub struct Judge {
-    config: Config,
+    config: Arc<Config>,
     node: Node,
     findings: Findings,
     verdict: Verdict,
@@ -68,7 +68,7 @@ impl Judge {
     #[must_use]
     pub fn new(config: Config, node: Node, memory: &Memory, now: Moment) -> Self {
         Judge {
-            config,
+            config: Arc::new(config),
             node,
             findings: Findings::default(),
             verdict: Verdict::default(),
@@ -85,7 +85,7 @@ impl Judge {
 
     /// Goes on with another configuration; nothing that was seen is forgotten.
     pub fn reconfigure(&mut self, config: Config, node: Node, now: Moment) {
-        self.config = config;
+        self.config = Arc::new(config);
         self.node = node;
         self.started = now;
     }
@@ -115,7 +115,7 @@ impl Judge {
         if let Some(host) = seen.host.value() {
             self.host.take_in(host);
         }
-        let config = std::mem::take(&mut self.config);
+        let config = Arc::clone(&self.config);
         let look = Look {
             seen,
             config: &config,
@@ -148,7 +148,6 @@ impl Judge {
             .capacity
             .replace(offered)
             .is_some_and(|was| was != offered);
-        self.config = config;
 
         let mut events = Vec::new();
         let mut moved = Vec::with_capacity(camera_edges.len());

@@ -158,6 +158,9 @@ pub struct Camera {
     pub fps: Option<f64>,
     /// Frames a second that should.
     pub expected_fps: Option<f64>,
+    /// The same, or the best that it has delivered since the agent started where nobody says.
+    #[serde(skip)]
+    pub usual_fps: Option<f64>,
     /// Age of the last frame known of.
     pub last_frame_age_s: Option<f64>,
     /// Since when it has been in this state.

@@ -306,11 +306,8 @@ impl Period {
         for camera in &report.cameras {
             let is_up = f64::from(u8::from(camera.state == CameraState::Up));
             up += is_up;
-            let expected = camera.expected_fps.filter(|expected| *expected > 0.0);
-            let ratio = camera
-                .fps
-                .zip(expected)
-                .map(|(fps, expected)| fps / expected);
+            let usual = camera.usual_fps.filter(|usual| *usual > 0.0);
+            let ratio = camera.fps.zip(usual).map(|(fps, usual)| fps / usual);
             self.add(Scope::Node, "CameraFpsRatio", ratio);
             if let Some(scope) = self.detail(Scope::Camera(camera.id.clone())) {
                 self.add(scope.clone(), "CamerasUp", Some(is_up));

@@ -88,7 +88,9 @@ async fn no_password_is_ever_told() {
     told.extend(log.requests.iter().map(|one| format!("{one:?}")));
     told.extend(log.calls.iter().map(|one| format!("{one:?}")));
     field.stop().await;
-    told.push(field.whole_log());
+    let log = field.whole_log();
+    assert!(log.contains("TRACE"), "the log is as talkative as can be");
+    told.push(log);
     told.push(std::fs::read_to_string(field.path("state/memory.json")).expect("it is there"));
 
     assert!(

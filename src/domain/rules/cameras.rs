@@ -37,6 +37,8 @@ struct Track {
     state: CameraState,
     reason: Option<CameraReason>,
     since: Timestamp,
+    /// The best that it has delivered: what to expect of it where nobody says.
+    best_fps: Option<f64>,
     /// The worse state that it seems to be in, and since when.
     pending: Option<(CameraState, Moment)>,
     looked: Moment,
@@ -102,6 +104,7 @@ impl CameraMemory {
                 state: track.state,
                 fps: view.fps,
                 expected_fps: view.expected_fps,
+                usual_fps: view.expected_fps.or(track.best_fps),
                 last_frame_age_s: view.last_frame_age.map(|age| age.as_secs_f64()),
                 since: track.since,
                 reason: track.reason,
@@ -129,6 +132,7 @@ impl Track {
             state: view.state,
             reason: view.reason,
             since: now.wall,
+            best_fps: view.fps,
             pending: None,
             looked: now.moment,
         }
@@ -138,6 +142,8 @@ impl Track {
     /// frame is too old) is not waited for again.
     fn see(&mut self, view: &View, config: &CamerasConfig, degraded_after: Duration, now: Now) {
         let hold = match view.state {
+            // What follows on not knowing is no change for the worse.
+            _ if self.state == CameraState::Unknown => Duration::ZERO,
             CameraState::Down
                 if view
                     .last_frame_age
@@ -153,6 +159,7 @@ impl Track {
             | CameraState::Idle
             | CameraState::Unknown => Duration::ZERO,
         };
+        self.best_fps = view.fps.into_iter().chain(self.best_fps).reduce(f64::max);
         if view.state == self.state {
             self.pending = None;
             self.reason = view.reason;
@@ -165,6 +172,7 @@ impl Track {
         if now.moment - since >= hold {
             *self = Track {
                 looked: self.looked,
+                best_fps: self.best_fps,
                 ..Track::first(view, now)
             };
         } else {

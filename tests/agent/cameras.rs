@@ -29,8 +29,10 @@ async fn eighteen_cameras_of_every_frigate_reach_the_cloud() {
     for (version, stats) in STATS {
         let field = Field::start(Plan::new().expecting_cameras()).await;
         field.stats(stats);
-        // From not heard of to down takes a down_after.
-        let settled = |report: &Value| up(report) == 17 && report["cameras"][6]["state"] == "down";
+        let settled = |report: &Value| {
+            let judged = report["verdict"]["state"] == "degraded";
+            judged && up(report) == 17 && report["cameras"][6]["state"] == "down"
+        };
         field.until("17 cameras up", settled).await;
 
         let status = field.sideline(&["status", "--json"]).await;

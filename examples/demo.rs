@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use field::Field;
@@ -67,13 +68,19 @@ async fn show() -> anyhow::Result<()> {
     let started = Instant::now();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Whoever ends the show, the agent must not play on alone.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut acts = SCRIPT.iter().peekable();
     let mut act = "";
     while started.elapsed() < END {
         tokio::select! {
             _ = second.tick() => {}
             () = screen.listen() => continue,
-            _ = tokio::signal::ctrl_c() => break,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hangup.recv() => break,
         }
         field.publish_stats()?;
         if let Some((_, name, happen)) =

@@ -21,6 +21,7 @@ use crate::collect::identity::ecs::{self, Ecs};
 use crate::collect::identity::{self, Identity};
 use crate::config::{Config, FailoverMode};
 use crate::domain::judge::{Judge, Judgement, Surroundings};
+use crate::domain::moment::Moment;
 use crate::domain::report::{EventKind, Node, Outlet, Report};
 use crate::domain::snapshot::KernelLog;
 use crate::status::server;
@@ -36,6 +37,9 @@ const TICK: Duration = Duration::from_secs(2);
 
 /// Readings that come in one burst are judged together.
 const COALESCE: Duration = Duration::from_millis(20);
+
+/// What the kernel log has brought without changing a finding is kept so often.
+const KEEP_KERNEL: Duration = Duration::from_secs(10);
 
 /// Runs until TERM or INT; on HUP it goes on with what `reload` gives. Calls `show` with every report.
 ///
@@ -151,6 +155,7 @@ struct House {
     metrics: Option<Part<String, ()>>,
     latest: watch::Sender<Option<Arc<Report>>>,
     show: Option<fn(&Report)>,
+    kernel_kept: Moment,
 }
 
 impl House {
@@ -181,6 +186,7 @@ impl House {
             metrics: None,
             latest: watch::Sender::new(None),
             show,
+            kernel_kept: Moment::BOOT,
         }
     }
 
@@ -310,19 +316,21 @@ impl House {
             .send_replace(Some(Arc::clone(&judgement.report)));
     }
 
-    /// A number that is told must be on disk before, or a crash would give it out twice.
+    /// A number that is told must be on disk before, or a crash would give it out twice. What the kernel log has
+    /// brought goes along; what changes no finding waits, so that a flood of lines is no flood of writes.
     fn remember(&mut self) {
+        let now = self.clock.moment();
         let memory = self.store.memory_mut();
         let mut changed = self.judge.remember(memory);
-        if let Some(kernel) = self
-            .sources
-            .kernel()
-            .as_deref()
-            .and_then(|reading| reading.value())
-        {
-            // Position and facts go together: an old pair is read on from, so the position alone is no reason.
-            changed |= (memory.kernel.gaps, &memory.kernel.facts) != (kernel.gaps, &kernel.facts);
-            memory.kernel.clone_from(kernel);
+        if changed || now - self.kernel_kept >= KEEP_KERNEL {
+            self.kernel_kept = now;
+            let kernel = self.sources.kernel();
+            if let Some(kernel) = kernel.as_deref().and_then(|reading| reading.value()) {
+                // Position and facts go together: an old pair is read on from, so the position alone is no reason.
+                changed |=
+                    (memory.kernel.gaps, &memory.kernel.facts) != (kernel.gaps, &kernel.facts);
+                memory.kernel.clone_from(kernel);
+            }
         }
         if changed {
             self.store.save();

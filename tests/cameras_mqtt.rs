@@ -193,7 +193,7 @@ async fn a_broker_that_is_not_there_and_settings_that_lead_nowhere() {
         ),
         (
             frigate("mqtt://me:s3cret@".into()),
-            "the broker's host must be",
+            "the broker's address must name a host",
         ),
         (json("cameras/status"), "topic must have +"),
         (

@@ -1,5 +1,6 @@
 //! Snapshot + memory → what is wrong now; one function a rule.
 
+mod camera_view;
 pub mod cameras;
 pub mod gpu;
 pub mod host;

@@ -1,6 +1,5 @@
 //! One camera at one moment: what its sources say, and which of them is believed.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Look;
@@ -31,43 +30,42 @@ pub(super) struct View {
     pub(super) last_frame_age: Option<Duration>,
 }
 
-/// Every camera that a source or the configuration names; of several views the most telling one.
-pub(super) fn merged<'a>(look: Look<'a>) -> BTreeMap<&'a str, View> {
-    let mut views: BTreeMap<&'a str, View> = BTreeMap::new();
-    for source in look
-        .seen
-        .cameras
-        .iter()
-        .filter_map(|reading| reading.value())
-    {
-        for (id, seen) in &source.cameras {
-            let view = view(look, source, id, seen);
-            views
-                .entry(id)
-                .and_modify(|best| {
-                    if weight(view.state) > weight(best.state) {
-                        *best = view;
-                    }
-                })
-                .or_insert(view);
-        }
+/// Every camera that a source or the configuration names, by id; of several views the most telling one.
+///
+/// The parts are sorted already, so that sorting them together takes one pass.
+pub(super) fn merged<'a>(look: Look<'a>) -> Vec<(&'a str, View)> {
+    let sources = || {
+        look.seen
+            .cameras
+            .iter()
+            .filter_map(|reading| reading.value())
+    };
+    let mut views = Vec::with_capacity(sources().map(|source| source.cameras.len()).sum());
+    for source in sources() {
+        let cameras = source.cameras.iter();
+        views.extend(cameras.map(|(id, seen)| (id.as_str(), view(look, source, id, seen))));
     }
-    let first_source = look
-        .seen
-        .cameras
-        .iter()
-        .find_map(|reading| reading.value())
-        .map_or("none", |s| s.kind);
-    for (id, expect) in &look.config.cameras.expect {
-        views.entry(id).or_insert(View {
+    let first_source = sources().next().map_or("none", |source| source.kind);
+    views.extend(look.config.cameras.expect.iter().map(|(id, expect)| {
+        let not_heard = View {
             source: first_source,
             state: CameraState::Unknown,
             reason: Some(CameraReason::NotHeard),
             fps: None,
             expected_fps: expect.fps,
             last_frame_age: None,
-        });
-    }
+        };
+        (id.as_str(), not_heard)
+    }));
+    views.sort_by_key(|(id, _)| *id);
+    // Of equals the first stays: what a source says goes before what is only expected.
+    views.dedup_by(|(later, other), (id, best)| {
+        let same = later == id;
+        if same && weight(other.state) > weight(best.state) {
+            *best = *other;
+        }
+        same
+    });
     views
 }
 

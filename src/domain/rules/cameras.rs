@@ -1,13 +1,11 @@
 //! How each camera does, all sources taken together, and the rules that follow from it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Look;
 use super::camera_view::{STATUS_HOLDS, View, merged};
-use crate::config::Cameras as CamerasConfig;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::Observed;
 use crate::domain::moment::{Moment, Now};
@@ -17,7 +15,8 @@ use crate::domain::snapshot::Ingest;
 /// What the judge remembers of the cameras.
 #[derive(Debug, Clone, Default)]
 pub struct CameraMemory {
-    known: BTreeMap<String, Track>,
+    /// Sorted by id.
+    known: Vec<(String, Track)>,
 }
 
 #[derive(Debug, Clone)]
@@ -29,7 +28,6 @@ struct Track {
     best_fps: Option<f64>,
     /// The worse state that it seems to be in, and since when.
     pending: Option<(CameraState, Moment)>,
-    looked: Moment,
 }
 
 /// A camera that changed its state.
@@ -46,48 +44,35 @@ pub struct Edge {
 }
 
 impl CameraMemory {
-    /// Settles every camera's state and says which ones changed.
+    /// Settles every camera's state and says which ones changed. What is known and what is seen are both sorted
+    /// by id, so one walk over the two side by side settles all.
     pub fn settle(&mut self, look: Look<'_>) -> (Vec<Camera>, Vec<Edge>) {
         let views = merged(look);
         let mut cameras = Vec::with_capacity(views.len());
+        let mut known = Vec::with_capacity(views.len());
         let mut edges = Vec::new();
+        let mut before = std::mem::take(&mut self.known).into_iter().peekable();
         for (id, view) in views {
-            let track = match self.known.get_mut(id) {
-                Some(track) => {
+            while let Some((gone, track)) = before.next_if(|(old, _)| old.as_str() < id) {
+                edges.push(Edge::gone(gone, &track));
+            }
+            let (id, track) = match before.next_if(|(old, _)| old == id) {
+                Some((id, mut track)) => {
                     let was = track.state;
-                    track.see(
-                        &view,
-                        &look.config.cameras,
-                        look.config.judge.camera_degraded_after,
-                        look.now,
-                    );
+                    track.see(&view, look);
                     if track.state != was {
-                        let (state, reason) = (Some(track.state), track.reason);
-                        edges.push(Edge {
-                            id: id.to_owned(),
-                            state,
-                            was: Some(was),
-                            reason,
-                        });
+                        edges.push(Edge::to(&id, &track, Some(was)));
                     }
-                    track
+                    (id, track)
                 }
                 None => {
-                    let (state, reason) = (Some(view.state), view.reason);
-                    edges.push(Edge {
-                        id: id.to_owned(),
-                        state,
-                        was: None,
-                        reason,
-                    });
-                    self.known
-                        .entry(id.to_owned())
-                        .or_insert_with(|| Track::first(&view, look.now))
+                    let track = Track::first(&view, look.now);
+                    edges.push(Edge::to(id, &track, None));
+                    (id.to_owned(), track)
                 }
             };
-            track.looked = look.now.moment;
             cameras.push(Camera {
-                id: id.to_owned(),
+                id: id.clone(),
                 source: view.source,
                 state: track.state,
                 fps: view.fps,
@@ -97,20 +82,31 @@ impl CameraMemory {
                 since: track.since,
                 reason: track.reason,
             });
+            known.push((id, track));
         }
-        self.known.retain(|id, track| {
-            let still_there = track.looked == look.now.moment;
-            if !still_there {
-                edges.push(Edge {
-                    id: id.clone(),
-                    state: None,
-                    was: Some(track.state),
-                    reason: None,
-                });
-            }
-            still_there
-        });
+        edges.extend(before.map(|(gone, track)| Edge::gone(gone, &track)));
+        self.known = known;
         (cameras, edges)
+    }
+}
+
+impl Edge {
+    fn to(id: &str, track: &Track, was: Option<CameraState>) -> Self {
+        Edge {
+            id: id.to_owned(),
+            state: Some(track.state),
+            was,
+            reason: track.reason,
+        }
+    }
+
+    fn gone(id: String, track: &Track) -> Self {
+        Edge {
+            id,
+            state: None,
+            was: Some(track.state),
+            reason: None,
+        }
     }
 }
 
@@ -122,13 +118,13 @@ impl Track {
             since: now.wall,
             best_fps: view.fps,
             pending: None,
-            looked: now.moment,
         }
     }
 
     /// Better at once; worse only after the state has lasted. What already proves that it lasted (the last
     /// frame is too old) is not waited for again.
-    fn see(&mut self, view: &View, config: &CamerasConfig, degraded_after: Duration, now: Now) {
+    fn see(&mut self, view: &View, look: Look<'_>) {
+        let (config, now) = (&look.config.cameras, look.now);
         let hold = match view.state {
             // What follows on not knowing is no change for the worse.
             _ if self.state == CameraState::Unknown => Duration::ZERO,
@@ -139,7 +135,9 @@ impl Track {
             {
                 config.down_after
             }
-            CameraState::Degraded if self.state != CameraState::Down => degraded_after,
+            CameraState::Degraded if self.state != CameraState::Down => {
+                look.config.judge.camera_degraded_after
+            }
             CameraState::Down
             | CameraState::Degraded
             | CameraState::Up
@@ -159,7 +157,6 @@ impl Track {
         };
         if now.moment - since >= hold {
             *self = Track {
-                looked: self.looked,
                 best_fps: self.best_fps,
                 ..Track::first(view, now)
             };
@@ -251,6 +248,8 @@ fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Vec<Observed>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::config::Config;
     use crate::domain::reading::Reading;
     use crate::domain::snapshot::{CameraSeen, CameraSource, Snapshot, StreamStatus};

@@ -1,7 +1,5 @@
 //! What a source last said: nothing yet, a value, or why it failed. Trouble in the world is data.
 
-use std::time::Duration;
-
 use super::moment::Moment;
 
 /// The latest word of one source. A level, never an edge: a late reader must not miss anything.
@@ -39,14 +37,6 @@ impl<T> Reading<T> {
         match self {
             Reading::Ok { value, .. } => Some(value),
             Reading::Pending | Reading::Off | Reading::Failed { .. } => None,
-        }
-    }
-
-    /// The value if it is no older than `limit`.
-    pub fn fresh(&self, now: Moment, limit: Duration) -> Option<&T> {
-        match self {
-            Reading::Ok { value, at } if now - *at <= limit => Some(value),
-            Reading::Ok { .. } | Reading::Pending | Reading::Off | Reading::Failed { .. } => None,
         }
     }
 

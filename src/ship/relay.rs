@@ -14,7 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::clients::mqtt::{Backoff, Broker, Connection, Incoming, Token, WINDOW, Will};
+use crate::clients::mqtt::{
+    Backoff, Broker, Connection, ConnectionError, Incoming, Token, WINDOW, Will,
+};
 use crate::clock::Clock;
 use crate::config::Relay as Settings;
 use crate::domain::finding::Code;
@@ -86,7 +88,7 @@ pub async fn run(
                     return Ok(());
                 }
             }
-            Err(error) => desk.trouble(OutletState::Retrying, error.to_string()),
+            Err(error) => desk.broken(&error),
         }
         let pause = tokio::time::sleep(backoff.next(opened.elapsed()));
         tokio::pin!(pause);
@@ -137,7 +139,7 @@ async fn live(
                 Ok(Incoming::Message(message)) => desk.reassert(&mut connection, message.payload()),
                 Ok(Incoming::Subscribed { .. }) => {}
                 Err(error) => {
-                    desk.trouble(OutletState::Retrying, error.to_string());
+                    desk.broken(&error);
                     return Life::Broken;
                 }
             },
@@ -392,6 +394,16 @@ impl<'a> Desk<'a> {
         self.outbox.acknowledge(id);
         self.outlet.last_success = Some(self.relay.clock.now().wall);
         self.tell();
+    }
+
+    /// A connection has ended; a broker that refuses us is told apart from one that can't be reached.
+    fn broken(&mut self, error: &ConnectionError) {
+        let state = if error.rejected {
+            OutletState::Rejected
+        } else {
+            OutletState::Retrying
+        };
+        self.trouble(state, error.to_string());
     }
 
     fn trouble(&mut self, state: OutletState, error: String) {

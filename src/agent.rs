@@ -1,5 +1,6 @@
 //! The agent: the parts of the house, the tick that judges, and reload.
 
+mod notes;
 mod outlets;
 mod part;
 mod sources;
@@ -25,8 +26,9 @@ use crate::domain::moment::Moment;
 use crate::domain::report::{EventKind, Node, Outlet, Report};
 use crate::domain::snapshot::KernelLog;
 use crate::status::server;
-use crate::store::Store;
+use crate::store::{Keeping, Limits, Store, inspect};
 
+use notes::Notes;
 use outlets::Outlets;
 use part::Part;
 use sources::Sources;
@@ -41,6 +43,9 @@ const COALESCE: Duration = Duration::from_millis(20);
 /// What the kernel log has brought without changing a finding is kept so often.
 const KEEP_KERNEL: Duration = Duration::from_secs(10);
 
+/// How long the last commit may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Runs until TERM or INT; on HUP it goes on with what `reload` gives. Calls `show` with every report.
 ///
 /// # Errors
@@ -52,9 +57,9 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let identity = identify(config);
-    let mut house = House::open(config, &identity, show);
+    let mut house = House::open(config, &identity, show).await?;
     house.furnish(config, &identity).await?;
-    house.announce("started");
+    house.announce("started").await?;
     let mut watchdog = Watchdog::ready();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,11 +81,11 @@ pub async fn run(
             },
             _ = tick.tick() => {}
         }
-        house.tick();
+        house.tick().await?;
         watchdog.feed();
     };
     watchdog.stopping();
-    house.announce("stopped");
+    house.announce("stopped").await?;
     house.leave().await;
     outcome
 }
@@ -90,17 +95,20 @@ pub async fn run(
 /// # Errors
 /// A collector broke.
 pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result<Arc<Report>> {
-    let clock = Clock::start();
-    let store = Store::open(&config.paths.state);
-    let node = node(config, &identify(config));
-    let mut judge = Judge::new(config.clone(), node, store.memory(), clock.moment());
+    let memory = inspect::memory(&config.paths.state);
+    let identity = identify(config);
+    let clock = Clock::start(memory.clock_in(&identity.boot));
+    let node = node(config, &identity);
+    let mut judge = Judge::new(config.clone(), node, &memory, clock.moment());
     let mut sources = Sources::default();
-    sources.furnish(config, store.memory(), &clock).await;
+    sources.furnish(config, &memory, &clock).await;
     let ecs = ecs::ask(&config.aws.ecs_agent).await.ok();
     let around = Surroundings {
         outlets: ["cloudwatch", "relay", "ssm", "ecs"]
             .map(Outlet::off)
             .to_vec(),
+        clock_offset: clock.offset(),
+        in_memory: None,
         ecs: ecs.map(|ecs| (ecs.cluster, Some(ecs.container_instance))),
     };
     let deadline = Instant::now() + patience;
@@ -139,6 +147,13 @@ fn node(config: &Config, identity: &Identity) -> Node {
     }
 }
 
+fn limits(config: &Config) -> Limits {
+    Limits {
+        bytes: config.outbox.max_bytes.as_u64(),
+        age: config.outbox.max_age,
+    }
+}
+
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -146,7 +161,7 @@ fn environment(name: &str) -> Option<String> {
 /// Everything that lives on when the configuration is read again; a part only as long as its settings last.
 struct House {
     clock: Clock,
-    store: Store,
+    notes: Notes,
     judge: Judge,
     sources: Sources,
     outlets: Outlets,
@@ -160,10 +175,17 @@ struct House {
 
 impl House {
     /// An empty house, with what an earlier life remembered.
-    fn open(config: &Config, identity: &Identity, show: Option<fn(&Report)>) -> Self {
-        let clock = Clock::start();
-        let mut store = Store::open(&config.paths.state);
-        let memory = store.memory_mut();
+    async fn open(
+        config: &Config,
+        identity: &Identity,
+        show: Option<fn(&Report)>,
+    ) -> anyhow::Result<Self> {
+        let opening = Clock::start(None).now();
+        let (folder, limits) = (&config.paths.state, limits(config));
+        let opened = Store::open(folder, limits, &identity.boot, opening).await;
+        let (store, mut memory) = opened?;
+        memory.clock = memory.clock_in(&identity.boot);
+        let clock = Clock::start(memory.clock);
         if memory.boot != identity.boot {
             // Another boot: what the kernel said before it is history.
             memory.kernel = KernelLog::default();
@@ -172,12 +194,12 @@ impl House {
         let judge = Judge::new(
             config.clone(),
             node(config, identity),
-            memory,
+            &memory,
             clock.moment(),
         );
-        House {
+        Ok(House {
             clock,
-            store,
+            notes: Notes::new(store, memory),
             judge,
             sources: Sources::default(),
             outlets: Outlets::default(),
@@ -187,7 +209,7 @@ impl House {
             latest: watch::Sender::new(None),
             show,
             kernel_kept: Moment::BOOT,
-        }
+        })
     }
 
     /// Starts every part that the configuration asks for; what runs with the same settings is left alone.
@@ -198,13 +220,15 @@ impl House {
         self.open_socket(config).await?;
         self.judge
             .reconfigure(config.clone(), node(config, identity), self.clock.moment());
-        let memory = self.store.memory_mut();
+        self.notes.store.limit(limits(config));
+        let (memory, store) = (&mut self.notes.memory, &self.notes.store);
         self.sources.furnish(config, memory, &self.clock).await;
         self.outlets
-            .furnish(config, identity, memory, &self.clock)
+            .furnish(config, identity, memory, store, &self.clock)
             .await;
         // A session must be on disk before it is told, or a crash would give it out twice.
-        self.store.save();
+        self.notes.has_changed();
+        self.notes.keep(Vec::new(), self.clock.now()).await?;
         if config.aws.ecs_agent.is_empty() {
             Part::remove(&mut self.ecs).await;
         } else {
@@ -274,19 +298,19 @@ impl House {
         select_all(waits).await.0
     }
 
-    fn tick(&mut self) {
+    async fn tick(&mut self) -> anyhow::Result<()> {
         let judgement = self.look();
-        self.tell(judgement);
+        self.tell(judgement).await
     }
 
     /// Journals that the agent has started or stops, with the report that holds then.
-    fn announce(&mut self, what: &'static str) {
+    async fn announce(&mut self, what: &'static str) -> anyhow::Result<()> {
         let agent = env!("CARGO_PKG_VERSION").to_owned();
         let now = self.clock.now();
         let event = self.judge.event(EventKind::Agent { what, agent }, now);
         let mut judgement = self.look();
         judgement.events.insert(0, event);
-        self.tell(judgement);
+        self.tell(judgement).await
     }
 
     fn look(&mut self) -> Judgement {
@@ -296,17 +320,25 @@ impl House {
             .and_then(|part| part.value.borrow_and_update().clone());
         let around = Surroundings {
             outlets: self.outlets.report(),
+            clock_offset: self.clock.offset(),
+            in_memory: match self.notes.store.keeping() {
+                Keeping::OnDisk => None,
+                Keeping::InMemory { why } => Some(why),
+            },
             ecs: ecs.map(|ecs| (ecs.cluster, Some(ecs.container_instance))),
         };
         let now = self.clock.now();
         self.sources.judge(&mut self.judge, around, now)
     }
 
-    fn tell(&mut self, judgement: Judgement) {
+    async fn tell(&mut self, judgement: Judgement) -> anyhow::Result<()> {
         for event in &judgement.events {
             tracing::info!(seq = event.seq, "{}", event.kind);
         }
         self.remember();
+        let now = self.clock.now();
+        let drafts = self.outlets.drafts(&judgement.events, now);
+        self.notes.keep(drafts, now).await?;
         let judgement = Arc::new(judgement);
         self.outlets.ship(&judgement);
         if let Some(show) = self.show {
@@ -314,13 +346,14 @@ impl House {
         }
         self.latest
             .send_replace(Some(Arc::clone(&judgement.report)));
+        Ok(())
     }
 
     /// A number that is told must be on disk before, or a crash would give it out twice. What the kernel log has
     /// brought goes along; what changes no finding waits, so that a flood of lines is no flood of writes.
     fn remember(&mut self) {
         let now = self.clock.moment();
-        let memory = self.store.memory_mut();
+        let memory = &mut self.notes.memory;
         let mut changed = self.judge.remember(memory);
         if changed || now - self.kernel_kept >= KEEP_KERNEL {
             self.kernel_kept = now;
@@ -332,8 +365,9 @@ impl House {
                 memory.kernel.clone_from(kernel);
             }
         }
+        changed |= memory.confirm(self.clock.verified());
         if changed {
-            self.store.save();
+            self.notes.has_changed();
         }
     }
 
@@ -344,7 +378,12 @@ impl House {
         Part::remove(&mut self.ecs).await;
         Part::remove(&mut self.socket).await;
         Part::remove(&mut self.metrics).await;
-        self.store.save();
+        if tokio::time::timeout(FAREWELL, self.notes.store.flush())
+            .await
+            .is_err()
+        {
+            tracing::error!("stopping without the disk, which does not answer");
+        }
     }
 }
 

@@ -50,7 +50,7 @@ impl Collector {
     fn start(source: Source) -> Self {
         let (out, readings) = watch::channel(Reading::Pending);
         let cancel = CancellationToken::new();
-        let task = cameras::run(source, 4096, out, Clock::start(), cancel.clone());
+        let task = cameras::run(source, 4096, out, Clock::start(None), cancel.clone());
         Collector {
             readings,
             cancel,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sideline::config::{Config, Enabled, Expected, RuleLevel};
 use sideline::domain::judge::{Judge, Judgement, Surroundings};
 use sideline::domain::kernel_line::parse_line;
@@ -21,6 +21,7 @@ struct World {
     gpus: Gpus,
     kernel: KernelLog,
     cameras: Vec<Reading<CameraSource>>,
+    clock_offset: Option<SignedDuration>,
     second: u64,
 }
 
@@ -49,6 +50,7 @@ fn now(second: u64) -> Now {
     Now {
         moment: Moment::after_boot(Duration::from_secs(second)),
         wall,
+        sure: true,
     }
 }
 
@@ -69,6 +71,7 @@ impl World {
             },
             kernel: KernelLog::default(),
             cameras: Vec::new(),
+            clock_offset: None,
             second: 1000,
         }
     }
@@ -92,7 +95,11 @@ impl World {
             kernel: &kernel,
             cameras: &cameras,
         };
-        self.judge.judge(seen, Surroundings::default(), now)
+        let around = Surroundings {
+            clock_offset: self.clock_offset,
+            ..Surroundings::default()
+        };
+        self.judge.judge(seen, around, now)
     }
 
     fn hear(&mut self, line: &str) {
@@ -358,6 +365,44 @@ fn heat_counts_after_a_minute_and_by_the_cards_own_limit() {
     assert_eq!(world.verdict(), "degraded 18 gpu.hot@gpu:GPU-1");
     world.gpus.cards[0].temperature_c = Some(84.0);
     assert_eq!(world.verdict(), "healthy 18");
+}
+
+#[test]
+fn a_clock_that_stays_off_is_told_by_how_far_and_which_way() {
+    for (ahead_s, expected) in [
+        (None, None),
+        (Some(0), None),
+        (Some(4), None),
+        (Some(-4), None),
+        (Some(5), Some("healthy 18: 5 s behind")),
+        (Some(-59), Some("healthy 18: 59 s ahead of")),
+        (Some(60), Some("degraded 18: 1 min 0 s behind")),
+        (Some(-11_520), Some("degraded 18: 3 h 12 min ahead of")),
+        (Some(1_800_000_000), Some("degraded 18: 20833 d 8 h behind")),
+    ] {
+        let mut world = World::new(config());
+        world.look();
+        world.clock_offset = ahead_s.map(SignedDuration::from_secs);
+        assert_eq!(world.verdict(), "healthy 18", "{ahead_s:?}, at first");
+        world.second += 10;
+        let report = world.look().report;
+        let told: Vec<String> = report
+            .findings
+            .iter()
+            .map(|finding| {
+                assert_eq!(finding.code.to_string(), "host.clock");
+                let (state, slots) = (report.verdict.state.name(), report.capacity.available);
+                format!("{state} {slots}: {}", finding.evidence)
+            })
+            .collect();
+        let expected = expected.map(|told| {
+            let (price, off) = told.split_once(": ").unwrap();
+            format!("{price}: this machine's clock is {off} AWS's")
+        });
+        assert_eq!(told, Vec::from_iter(expected), "{ahead_s:?}");
+        world.clock_offset = Some(SignedDuration::ZERO);
+        assert_eq!(world.verdict(), "healthy 18", "{ahead_s:?}, set right");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("store", &["domain"]),
     ("clients", &["config", "clock", "domain"]),
     ("collect", &["config", "domain", "clock", "clients"]),
-    ("ship", &["config", "domain", "clock", "clients"]),
+    ("ship", &["config", "domain", "clock", "clients", "store"]),
     ("status", &["config", "domain"]),
     (
         "agent",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use sideline::config::{Config, Expect};
 use sideline::domain::judge::{Judge, Judgement, Surroundings};
@@ -63,6 +63,7 @@ impl Server {
         let now = Now {
             moment: Moment::after_boot(START) + since,
             wall: Timestamp::UNIX_EPOCH + since,
+            sure: true,
         };
         let outlet = |name| Outlet {
             state: OutletState::Ok,
@@ -77,12 +78,14 @@ impl Server {
                 cameras: &[&self.cameras],
             },
             Surroundings {
+                in_memory: None,
                 outlets: vec![
                     outlet("cloudwatch"),
                     outlet("relay"),
                     Outlet::off("ssm"),
                     Outlet::off("ecs"),
                 ],
+                clock_offset: Some(SignedDuration::ZERO),
                 ecs: Some(("cameras".into(), Some("3f2b1c1e7d0a4a53".into()))),
             },
             now,

@@ -9,21 +9,20 @@ use super::environment;
 use super::part::Part;
 use crate::clients::aws;
 use crate::clients::credentials::NodeCredentials;
+use crate::clients::reach::Target;
 use crate::clock::Clock;
 use crate::collect::identity::Identity;
 use crate::config::{self, Config, Enabled};
 use crate::domain::judge::Judgement;
 use crate::domain::memory::Memory;
-use crate::domain::outbox::Limits;
-use crate::domain::report::Outlet;
+use crate::domain::moment::Now;
+use crate::domain::report::{Event, Outlet};
 use crate::ship::{cloudwatch, relay};
+use crate::store::{Draft, Store};
 use crate::supervisor::Supervisor;
 
 /// Judgements that an outlet may be behind before it misses some.
 const JUDGEMENTS_IN_FLIGHT: usize = 64;
-
-/// While outboxes live in memory, they must not eat it.
-const MEMORY_FOR_JOURNAL: u64 = 4 << 20;
 
 /// The agent's end of an outlet.
 #[derive(Debug)]
@@ -32,13 +31,12 @@ struct Way {
     told: watch::Receiver<Outlet>,
 }
 
-/// What both outlets depend on: who the node is, and what may wait.
+/// What both outlets depend on: who the node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Common {
     site: String,
     node: String,
     boot: String,
-    limits: Limits,
 }
 
 type CloudWatchPart = Part<(config::CloudWatch, config::Aws, Common), Way>;
@@ -58,16 +56,13 @@ impl Outlets {
         config: &Config,
         identity: &Identity,
         memory: &mut Memory,
+        store: &Store,
         clock: &Clock,
     ) {
         let common = Common {
             site: config.node.site.clone(),
             node: identity.node_id.clone(),
             boot: identity.boot.clone(),
-            limits: Limits {
-                bytes: config.outbox.max_bytes.as_u64().min(MEMORY_FOR_JOURNAL),
-                age: config.outbox.max_age,
-            },
         };
         match wanted_region(config, identity) {
             Some(region) => {
@@ -80,7 +75,7 @@ impl Outlets {
                     &mut self.cloudwatch,
                     key,
                     |(settings, aws, common), tasks| {
-                        open_cloudwatch(settings, aws, common, clock, tasks)
+                        open_cloudwatch(settings, aws, common, store, clock, tasks)
                     },
                 )
                 .await;
@@ -100,7 +95,7 @@ impl Outlets {
                     boot: common.boot.clone(),
                     session: memory.session,
                     period: *period,
-                    limits: common.limits,
+                    store: store.clone(),
                     clock: clock.clone(),
                 };
                 let token = tasks.token();
@@ -139,6 +134,15 @@ impl Outlets {
         ]
     }
 
+    /// Events as the relay wants them kept; none where there is no relay.
+    pub(super) fn drafts(&self, events: &[Event], now: Now) -> Vec<Draft> {
+        if self.relay.is_none() {
+            return Vec::new();
+        }
+        let draft = |event| relay::wire::draft(event, now);
+        events.iter().map(draft).collect()
+    }
+
     /// Hands a judgement to each.
     pub(super) fn ship(&self, judgement: &Arc<Judgement>) {
         let cloudwatch = self.cloudwatch.as_ref().map(|part| &part.value);
@@ -166,18 +170,22 @@ fn open_cloudwatch(
     settings: &config::CloudWatch,
     aws: &config::Aws,
     common: &Common,
+    store: &Store,
     clock: &Clock,
     tasks: &mut Supervisor,
 ) -> Way {
     let credentials = NodeCredentials::new(aws, environment, clock.clone());
     let endpoint = aws::endpoint("CLOUDWATCH", environment);
+    let usual = || format!("https://monitoring.{}.amazonaws.com", aws.region);
+    let server = endpoint.clone().unwrap_or_else(usual);
     let ship = cloudwatch::CloudWatch {
         settings: settings.clone(),
         source: cloudwatch::Source {
             site: common.site.clone(),
             node: common.node.clone(),
         },
-        limits: common.limits,
+        store: store.clone(),
+        server: Target::of_url(&server),
         client: aws::cloudwatch(&aws.region, credentials.clone(), endpoint, clock.clone()),
         credentials,
         clock: clock.clone(),

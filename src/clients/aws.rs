@@ -14,7 +14,7 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::box_error::BoxError;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::credentials::NodeCredentials;
 use crate::clock::Clock;
@@ -25,10 +25,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// For a whole request, from its credentials to the end of the answer.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// A clock that is off by no more than this counts as right: the header has whole seconds, and answers take time.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
-
-/// A client that sends each request once, compressed, and tells `clock` how far it is off.
+/// A client that sends each request once, compressed, and tells `clock` what time AWS says it is.
 ///
 /// `endpoint` is for test doubles and private endpoints, see [`endpoint`]. Its errors are the caller's to retry: what
 /// waits is in the outbox, and a second queue in here would only hide it.
@@ -84,7 +81,7 @@ fn http_client() -> SharedHttpClient {
     })
 }
 
-/// Compares the `Date` of every answer with this machine's clock.
+/// Shows the clock the `Date` of every answer.
 #[derive(Debug)]
 struct ServerDate {
     clock: Clock,
@@ -104,28 +101,18 @@ impl Intercept for ServerDate {
         let headers = context.response().headers();
         // A cache's answer is older than now.
         if headers.get("age").is_none()
-            && let Some(offset) = headers
-                .get("date")
-                .and_then(|date| clock_offset(date, Timestamp::now()))
+            && let Some(date) = headers.get("date").and_then(server_date)
         {
-            self.clock.set_offset(offset);
+            self.clock.verify(date);
         }
         Ok(())
     }
 }
 
-/// How far a server whose answer carries `date` is ahead of `here`; zero where that is within the tolerance.
-fn clock_offset(date: &str, here: Timestamp) -> Option<SignedDuration> {
-    let there = jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(date)
-        .ok()?;
-    let offset = there.duration_since(here);
-    let matters = offset.abs() > CLOCK_TOLERANCE;
-    Some(if matters {
-        offset
-    } else {
-        SignedDuration::ZERO
-    })
+/// The time of a `Date` header; `None` where it is none.
+fn server_date(date: &str) -> Option<Timestamp> {
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+    parser.parse_timestamp(date).ok()
 }
 
 #[cfg(test)]
@@ -140,20 +127,22 @@ mod tests {
     use crate::config;
 
     #[test]
-    fn offsets() {
-        let here: Timestamp = "1994-11-06T08:49:37.4Z".parse().unwrap();
-        for (date, millis) in [
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
-            ("Sun, 06 Nov 1994 08:49:36 GMT", Some(0)),
-            ("Sun, 06 Nov 1994 08:49:39 GMT", Some(0)),
-            ("Sun, 06 Nov 1994 08:49:40 GMT", Some(2_600)),
-            ("Sun, 06 Nov 1994 08:49:30 GMT", Some(-7_400)),
-            ("Sun, 06 Nov 1994 09:49:37 GMT", Some(3_599_600)),
+    fn dates() {
+        for (date, expected) in [
+            (
+                "Sun, 06 Nov 1994 08:49:37 GMT",
+                Some("1994-11-06T08:49:37Z"),
+            ),
+            (
+                "Thu, 29 Feb 2024 23:59:59 GMT",
+                Some("2024-02-29T23:59:59Z"),
+            ),
+            ("Thu, 30 Feb 2024 23:59:59 GMT", None),
             ("yesterday", None),
             ("", None),
         ] {
-            let expected = millis.map(SignedDuration::from_millis);
-            assert_eq!(clock_offset(date, here), expected, "{date}");
+            let expected = expected.map(|time| time.parse().unwrap());
+            assert_eq!(server_date(date), expected, "{date}");
         }
     }
 
@@ -201,9 +190,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn sends_once_compressed_and_learns_the_time() {
-        let clock = Clock::start();
+    /// Sends one datum to a server that answers so; returns the answer's status and what `answer_once` does.
+    async fn send_once(clock: &Clock, answer: &str) -> (u16, String, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let env = |name: &str| match name {
@@ -218,14 +206,20 @@ mod tests {
             .namespace("Sideline")
             .metric_data(MetricDatum::builder().metric_name("Capacity").build())
             .send();
+        let (sent, (head, body)) = tokio::join!(request, answer_once(listener, answer.to_owned()));
+        let error = sent.unwrap_err();
+        let status = error.raw_response().unwrap().status().as_u16();
+        (status, head, body)
+    }
+
+    #[tokio::test]
+    async fn sends_once_compressed_and_learns_the_time() {
+        let clock = Clock::start(None);
         let answer =
             "HTTP/1.1 503 Busy\r\ndate: Fri, 01 Jan 2100 00:00:00 GMT\r\ncontent-length: 0\r\n\r\n";
-        let (sent, (head, body)) = tokio::join!(request, answer_once(listener, answer.to_owned()));
+        let (status, head, body) = send_once(&clock, answer).await;
 
-        assert_eq!(
-            sent.unwrap_err().raw_response().unwrap().status().as_u16(),
-            503
-        );
+        assert_eq!(status, 503);
         for part in [
             "post /service/graniteserviceversion20100801/operation/putmetricdata",
             "content-encoding: gzip",
@@ -240,9 +234,22 @@ mod tests {
             .read_to_end(&mut plain)
             .unwrap();
         assert!(String::from_utf8_lossy(&plain).contains("Capacity"));
-        // Offsets are kept in milliseconds.
-        let corrected = clock.now().wall;
-        let learnt = "2099-12-31T23:59:59.9Z".parse().unwrap();
-        assert!(corrected >= learnt, "{corrected}");
+        let now = clock.now();
+        let learnt = "2100-01-01T00:00:00Z".parse().unwrap();
+        assert!(now.sure && now.wall >= learnt, "{now:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_date_or_out_of_a_cache_proves_nothing() {
+        for headers in [
+            "",
+            "date: yesterday\r\n",
+            "date: Fri, 01 Jan 2100 00:00:00 GMT\r\nage: 3600\r\n",
+        ] {
+            let clock = Clock::start(None);
+            let answer = format!("HTTP/1.1 503 Busy\r\n{headers}content-length: 0\r\n\r\n");
+            let (status, ..) = send_once(&clock, &answer).await;
+            assert_eq!((status, clock.is_verified()), (503, false), "{headers:?}");
+        }
     }
 }

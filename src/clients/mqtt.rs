@@ -2,7 +2,7 @@
 //!
 //! rumqttc loses queued messages around a reconnect, can livelock after a lost session, waits for ever on some
 //! half-open connections and has no backoff. So a connection here lives once: any error ends it, nothing of it
-//! survives, and the caller opens a fresh one after [`Backoff::next`] and sends again what was not acknowledged.
+//! survives, and the caller opens a fresh one after [`Patience::next`] and sends again what was not acknowledged.
 
 mod broker;
 mod trouble;
@@ -10,13 +10,14 @@ mod trouble;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS,
     SubscribeFilter, SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::ReusableBoxFuture;
+
+use super::backoff::Backoff;
 
 pub use broker::Broker;
 pub use trouble::ConnectionError;
@@ -193,7 +194,7 @@ impl Connection {
     /// What the connection brings next. Nothing is lost when this future is dropped before it is done.
     ///
     /// # Errors
-    /// The connection has ended. Drop it and open another after [`Backoff::next`].
+    /// The connection has ended. Drop it and open another after [`Patience::next`].
     pub async fn next(&mut self) -> Result<Incoming, ConnectionError> {
         loop {
             let event = self.poll().await?;
@@ -349,40 +350,28 @@ async fn poll(mut event_loop: EventLoop) -> Polled {
     (event_loop, outcome)
 }
 
-/// How long to wait before the next connection: from a second up to five minutes, with jitter; up to 15 s for a
-/// broker on this machine, which nobody else calls.
+/// How long to wait before the next connection: up to five minutes, up to 15 s for a broker on this machine, which
+/// nobody else calls.
 #[derive(Debug)]
-pub struct Backoff {
-    schedule: ExponentialBuilder,
-    delays: ExponentialBackoff,
-}
+pub struct Patience(Backoff);
 
-impl Backoff {
+impl Patience {
     /// A connection that lasted so long starts the waiting anew.
     const STABLE: Duration = Duration::from_secs(60);
 
     /// The waiting between connections to this broker.
     #[must_use]
     pub fn towards(broker: &Broker) -> Self {
-        let longest = Duration::from_secs(if broker.is_local() { 15 } else { 300 });
-        // Jitter at most doubles a delay.
-        let schedule = ExponentialBuilder::new()
-            .with_jitter()
-            .without_max_times()
-            .with_max_delay(longest / 2);
-        Backoff {
-            delays: schedule.build(),
-            schedule,
-        }
+        let longest = if broker.is_local() { 15 } else { 300 };
+        Patience(Backoff::up_to(Duration::from_secs(longest)))
     }
 
     /// How long to wait after a connection that had been up for `lasted` (zero: it never was).
     pub fn next(&mut self, lasted: Duration) -> Duration {
         if lasted >= Self::STABLE {
-            self.delays = self.schedule.build();
+            self.0.reset();
         }
-        // Without a number of times the schedule never ends.
-        self.delays.next().unwrap_or(Self::STABLE)
+        self.0.pause()
     }
 }
 
@@ -397,21 +386,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_grows_up_to_its_limit_and_starts_anew_after_a_stable_connection() {
+    fn a_stable_connection_starts_the_waiting_anew() {
         let far = Broker::parse("mqtt://broker.example.com", None, None).unwrap();
         let near = Broker::parse("mqtt://127.0.0.1", None, None).unwrap();
         for (broker, longest) in [(far, 300), (near, 15)] {
-            let mut backoff = Backoff::towards(&broker);
-            let mut floor = 1.0;
-            for _ in 0..20 {
-                let waits = backoff.next(Duration::from_secs(59)).as_secs_f64();
-                assert!(
-                    (floor..=2.0 * floor).contains(&waits),
-                    "{broker}: {waits} after {floor}"
-                );
-                floor = f64::min(floor * 2.0, f64::from(longest) / 2.0);
-            }
-            assert!(backoff.next(Duration::from_secs(60)) <= Duration::from_secs(2));
+            let mut patience = Patience::towards(&broker);
+            let last = (0..20)
+                .map(|_| patience.next(Duration::from_secs(59)))
+                .last();
+            let (last, longest) = (last.unwrap(), Duration::from_secs(longest));
+            assert!(last >= longest / 2 && last <= longest, "{broker}: {last:?}");
+            assert!(patience.next(Duration::from_secs(60)) <= Duration::from_secs(2));
         }
     }
 

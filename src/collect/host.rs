@@ -206,7 +206,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn this_machine_is_seen_within_a_second() {
         let (out, mut seen) = watch::channel(Reading::Pending);
-        let clock = Clock::start();
+        let clock = Clock::start(None);
         let started = clock.moment();
         let cancel = CancellationToken::new();
         let running = run(Duration::from_secs(10), out, clock.clone(), cancel.clone());

@@ -68,6 +68,8 @@ pub enum Code {
     HostMemory,
     /// `host.oom`: the kernel killed a process for want of memory.
     HostOom,
+    /// `host.clock`: the machine's clock does not agree with AWS's.
+    HostClock,
     /// `camera.down`: no picture.
     CameraDown,
     /// `camera.degraded`: fewer frames than expected.
@@ -76,13 +78,15 @@ pub enum Code {
     CameraUnknown,
     /// `ingest.down`: the program that takes the cameras in is gone.
     IngestDown,
+    /// `agent.outbox_loss`: records that waited for an outlet were lost, or a restart would lose them.
+    AgentOutboxLoss,
     /// `agent.kernel_log_gap`: kernel messages were lost before they were read.
     AgentKernelLogGap,
 }
 
 impl Code {
     /// Every code but the Xid family, in the order of the contract.
-    pub const PLAIN: [Code; 16] = [
+    pub const PLAIN: [Code; 18] = [
         Code::GpuLost,
         Code::GpuMissing,
         Code::GpuHung,
@@ -94,10 +98,12 @@ impl Code {
         Code::HostFsReadonly,
         Code::HostMemory,
         Code::HostOom,
+        Code::HostClock,
         Code::CameraDown,
         Code::CameraDegraded,
         Code::CameraUnknown,
         Code::IngestDown,
+        Code::AgentOutboxLoss,
         Code::AgentKernelLogGap,
     ];
 }
@@ -117,10 +123,12 @@ impl fmt::Display for Code {
             Code::HostFsReadonly => "host.fs_readonly",
             Code::HostMemory => "host.memory",
             Code::HostOom => "host.oom",
+            Code::HostClock => "host.clock",
             Code::CameraDown => "camera.down",
             Code::CameraDegraded => "camera.degraded",
             Code::CameraUnknown => "camera.unknown",
             Code::IngestDown => "ingest.down",
+            Code::AgentOutboxLoss => "agent.outbox_loss",
             Code::AgentKernelLogGap => "agent.kernel_log_gap",
         })
     }

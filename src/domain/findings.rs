@@ -189,6 +189,7 @@ mod tests {
         Now {
             moment: Moment::after_boot(Duration::from_secs(seconds)),
             wall: Timestamp::from_second(1_000_000 + i64::try_from(seconds).unwrap()).unwrap(),
+            sure: true,
         }
     }
 

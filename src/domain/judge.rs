@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::capacity::capacity;
 use super::findings::{Change, Findings};
 use super::memory::Memory;
@@ -12,6 +14,7 @@ use super::report::{
     Because, Capacity, Event, EventKind, Failover, FailoverState, Measured, Node, Outlet, Report,
     State, VERSION,
 };
+use super::rules::agent::AgentMemory;
 use super::rules::cameras::{CameraMemory, Edge};
 use super::rules::gpu::GpuMemory;
 use super::rules::host::HostMemory;
@@ -31,6 +34,10 @@ const SOURCE_GRACE: Duration = Duration::from_secs(75);
 pub struct Surroundings {
     /// How the outlets do.
     pub outlets: Vec<Outlet>,
+    /// How far the true time is ahead of this machine's clock; `None` where AWS has not said in this boot.
+    pub clock_offset: Option<SignedDuration>,
+    /// Why what waits is kept in memory; `None` where it is on disk, as it should be.
+    pub in_memory: Option<String>,
     /// The ECS cluster and container instance, where known.
     pub ecs: Option<(String, Option<String>)>,
 }
@@ -56,6 +63,7 @@ pub struct Judge {
     cameras: CameraMemory,
     gpus: GpuMemory,
     host: HostMemory,
+    agent: AgentMemory,
     started: Moment,
     settled: bool,
     seq: u64,
@@ -75,6 +83,7 @@ impl Judge {
             cameras: CameraMemory::default(),
             gpus: GpuMemory::new(memory.inventory.clone()),
             host: HostMemory::default(),
+            agent: AgentMemory::default(),
             started: now,
             settled: false,
             seq: memory.seq,
@@ -115,10 +124,12 @@ impl Judge {
         if let Some(host) = seen.host.value() {
             self.host.take_in(host);
         }
+        self.agent.take_in(&around.outlets, now.moment);
         let config = Arc::clone(&self.config);
         let look = Look {
             seen,
             config: &config,
+            around: &around,
             now,
         };
         let (cameras, camera_edges) = self.cameras.settle(look);
@@ -127,6 +138,7 @@ impl Judge {
         rules::gpu::observe(look, &self.gpus, &mut found);
         rules::host::observe(look, &self.host, &mut found);
         rules::cameras::observe(look, &cameras, &mut found);
+        rules::agent::observe(look, &self.agent, &mut found);
         let changes = self.findings.update(found, &config.judge, now);
 
         let was = self.verdict.state();

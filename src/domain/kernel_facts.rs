@@ -107,6 +107,7 @@ mod tests {
         Now {
             moment: Moment::after_boot(Duration::from_secs(seconds)),
             wall: "2026-11-22T12:00:00Z".parse().unwrap(),
+            sure: true,
         }
     }
 

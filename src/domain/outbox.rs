@@ -1,22 +1,27 @@
-//! What to send, retry and evict next; never sends. Two lanes: current state first, then the journal in order.
+//! What to send next and what to let go; never sends, never stores. Two lanes: current state, then the journal.
 //!
-//! Invariants: a record leaves only when it is acknowledged, refused, expired or evicted, and the last three
-//! are counted in `dropped`; a record that is in flight is never handed out again before `release`.
+//! A record is waiting, flying (handed out and not settled) or gone. Only what settles it makes it gone, with a
+//! [`Fate`] that says how, so that records put in = waiting + flying + the sum of all fates. The contents are
+//! elsewhere: here a record is its number, its rank, its size and its age.
 
-use std::collections::{BTreeMap, VecDeque};
+mod current;
+mod waiting;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::moment::Moment;
+use jiff::Timestamp;
 
-/// First and longest pause after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+use super::moment::{Moment, Now};
+pub use current::{Current, Version};
+use waiting::Waiting;
 
-/// Names one record of one outbox.
+/// Numbers the records of one journal: each one more than the one before it, never given out twice.
+pub type Number = u64;
+
+/// What goes first when there is no more room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(u64);
-
-/// What goes first when the journal is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// A period's measurements.
     Metric,
@@ -24,364 +29,248 @@ pub enum Rank {
     Transition,
 }
 
-/// Bounds of an outbox.
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fate {
+    /// The destination has all of it.
+    Sent,
+    /// The destination has it, but for a count that may have arrived before and must not arrive twice.
+    Unsure,
+    /// The destination does not take it, or a part of it.
+    Refused,
+    /// Dropped for want of room.
+    Full,
+    /// Dropped because it was too old.
+    Expired,
+    /// Destroyed where it was kept.
+    Corrupt,
+}
+
+impl Fate {
+    /// Every fate.
+    pub const ALL: [Fate; 6] = [
+        Fate::Sent,
+        Fate::Unsure,
+        Fate::Refused,
+        Fate::Full,
+        Fate::Expired,
+        Fate::Corrupt,
+    ];
+
+    /// The word of the outside.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Fate::Sent => "sent",
+            Fate::Unsure => "unsure",
+            Fate::Refused => "refused",
+            Fate::Full => "full",
+            Fate::Expired => "expired",
+            Fate::Corrupt => "corrupt",
+        }
+    }
+
+    /// Whether something of the record never arrives.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        match self {
+            Fate::Sent | Fate::Unsure => false,
+            Fate::Refused | Fate::Full | Fate::Expired | Fate::Corrupt => true,
+        }
+    }
+}
+
+/// Since when a record waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Of the journal, in bytes.
+pub enum Since {
+    /// It was put in since the machine started.
+    Here(Moment),
+    /// It was put in before, at this time by the machine's clock of then.
+    Earlier(Timestamp),
+}
+
+impl Since {
+    /// How old that is; `None` where only a clock could tell that nobody vouches for.
+    fn age(self, now: Now) -> Option<Duration> {
+        match self {
+            Since::Here(moment) => Some(now.moment - moment),
+            Since::Earlier(wall) => now.sure.then(|| positive(now.wall, wall)),
+        }
+    }
+
+    /// The best guess at how old that is, to be shown.
+    fn about(self, now: Now) -> Duration {
+        match self {
+            Since::Here(moment) => now.moment - moment,
+            Since::Earlier(wall) => positive(now.wall, wall),
+        }
+    }
+}
+
+fn positive(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or(Duration::ZERO)
+}
+
+/// What an outbox knows of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// What kind it is.
+    pub rank: Rank,
+    /// What it takes, in bytes.
     pub bytes: u64,
-    /// Of a record of the journal.
-    pub age: Duration,
+    /// Since when it waits.
+    pub since: Since,
 }
 
-/// Records on their way to one destination.
+/// How much to hand out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Want {
+    /// At most so many records.
+    pub records: usize,
+    /// No further record once this many bytes are reached.
+    pub bytes: u64,
+    /// So many of them are the newest that wait: the present goes before the past. The others are the oldest.
+    pub newest: usize,
+}
+
+/// The journal of one destination.
 #[derive(Debug, Clone)]
-pub struct Outbox<T> {
-    limits: Limits,
-    state: BTreeMap<String, Entry<T>>,
-    journal: VecDeque<Entry<T>>,
-    journal_bytes: u64,
-    next_id: u64,
+pub struct Outbox {
+    longest: Duration,
+    waiting: Waiting,
+    flying: BTreeMap<Number, Entry>,
     dropped: u64,
-    failures: u32,
-    quiet_until: Moment,
 }
 
-#[derive(Debug, Clone)]
-struct Entry<T> {
-    id: Id,
-    rank: Rank,
-    record: T,
-    bytes: u64,
-    since: Moment,
-    in_flight: bool,
-}
-
-impl<T> Outbox<T> {
-    /// An empty outbox.
+impl Outbox {
+    /// An empty journal whose records wait at most so long.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(longest: Duration) -> Self {
         Outbox {
-            limits,
-            state: BTreeMap::new(),
-            journal: VecDeque::new(),
-            journal_bytes: 0,
-            next_id: 0,
+            longest,
+            waiting: Waiting::default(),
+            flying: BTreeMap::new(),
             dropped: 0,
-            failures: 0,
-            quiet_until: Moment::BOOT,
         }
     }
 
-    /// Current state of `subject`: replaces what waits for the same subject.
-    pub fn put_state(&mut self, subject: &str, record: T, now: Moment) {
-        let entry = self.entry(Rank::Transition, record, 0, now);
-        self.state.insert(subject.to_owned(), entry);
+    /// A record that waits from now on.
+    pub fn put(&mut self, number: Number, entry: Entry) {
+        self.waiting.insert(number, entry);
     }
 
-    /// A record of the journal, `bytes` large; makes room by dropping the oldest of the lowest rank.
-    pub fn put(&mut self, rank: Rank, record: T, bytes: u64, now: Moment) {
-        let entry = self.entry(rank, record, bytes, now);
-        self.journal_bytes += bytes;
-        self.journal.push_back(entry);
-        while self.journal_bytes > self.limits.bytes {
-            let oldest = |rank| {
-                self.journal
-                    .iter()
-                    .position(|entry| entry.rank == rank && !entry.in_flight)
+    /// Hands out what goes next. It is flying until it is settled or handed back.
+    pub fn take(&mut self, want: Want) -> Vec<Number> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while taken.len() < want.records && bytes < want.bytes {
+            let next = if taken.len() < want.newest {
+                self.waiting.pop_newest()
+            } else {
+                self.waiting.pop_oldest()
             };
-            let Some(victim) = oldest(Rank::Metric).or_else(|| oldest(Rank::Transition)) else {
-                break;
-            };
-            self.drop_at(victim);
+            let Some((number, entry)) = next else { break };
+            bytes += entry.bytes;
+            self.flying.insert(number, entry);
+            taken.push(number);
+        }
+        taken
+    }
+
+    /// A flying record is gone. False: it was not flying.
+    pub fn settle(&mut self, number: Number, fate: Fate) -> bool {
+        let was_flying = self.flying.remove(&number).is_some();
+        self.dropped += u64::from(was_flying && fate.is_loss());
+        was_flying
+    }
+
+    /// What flies will not arrive: it waits again, in its old place.
+    pub fn hand_back(&mut self) {
+        for (number, entry) in std::mem::take(&mut self.flying) {
+            self.waiting.insert(number, entry);
         }
     }
 
-    /// Hands out records that wait and marks them as in flight: at most `max`, state first, then at most
-    /// `journal` of the journal in order. With each the moment since when it has waited.
-    pub fn take(&mut self, max: usize, journal: usize, now: Moment) -> Vec<(Id, Moment, &T)> {
-        self.expire(now);
-        if now < self.quiet_until {
-            return Vec::new();
-        }
-        let waits = |entry: &&mut Entry<T>| !entry.in_flight;
-        self.state
-            .values_mut()
-            .filter(waits)
-            .chain(self.journal.iter_mut().filter(waits).take(journal))
-            .take(max)
-            .map(|entry| {
-                entry.in_flight = true;
-                (entry.id, entry.since, &entry.record)
-            })
-            .collect()
+    /// Lets go of what waits for too long; returns what. Where only an unsure clock could tell, nothing goes.
+    pub fn expire(&mut self, now: Now) -> Vec<RangeInclusive<Number>> {
+        let (gone, records) = self.waiting.expire(self.longest, now);
+        self.dropped += records;
+        gone
     }
 
-    /// The destination has it.
-    pub fn acknowledge(&mut self, id: Id) {
-        self.remove(id);
-        self.failures = 0;
-        self.quiet_until = Moment::BOOT;
+    /// Lets go of the oldest of this rank until so many bytes are free, or none are left; returns what.
+    pub fn evict(&mut self, rank: Rank, bytes: u64) -> Vec<RangeInclusive<Number>> {
+        let (gone, records) = self.waiting.evict(rank, bytes);
+        self.dropped += records;
+        gone
     }
 
-    /// The destination will never take it: dropped and counted.
-    pub fn refuse(&mut self, id: Id) {
-        if self.remove(id).is_some() {
-            self.dropped += 1;
-        }
+    /// Records of which something was lost outside of this outbox.
+    pub fn count_lost(&mut self, records: u64) {
+        self.dropped += records;
     }
 
-    /// The destination refused a record that can be taken apart: its parts take its place.
-    pub fn replace(
-        &mut self,
-        id: Id,
-        parts: impl DoubleEndedIterator<Item = (T, u64)>,
-        now: Moment,
-    ) {
-        let Some(at) = self.journal.iter().position(|entry| entry.id == id) else {
-            return;
-        };
-        let Some(whole) = self.journal.remove(at) else {
-            return;
-        };
-        self.journal_bytes = self.journal_bytes.saturating_sub(whole.bytes);
-        for (record, bytes) in parts.rev() {
-            let mut entry = self.entry(whole.rank, record, bytes, now);
-            entry.since = whole.since;
-            self.journal_bytes += bytes;
-            self.journal.insert(at, entry);
-        }
+    /// Another limit for the age, from now on.
+    pub fn set_longest(&mut self, longest: Duration) {
+        self.longest = longest;
     }
 
-    /// Nothing in flight will be acknowledged any more: everything waits again, after a pause.
-    ///
-    /// `jitter` is 0 to 1, so that a fleet does not come back in one beat.
-    pub fn release(&mut self, now: Moment, jitter: f64) {
-        for entry in self.state.values_mut().chain(self.journal.iter_mut()) {
-            entry.in_flight = false;
-        }
-        let (first, longest) = BACKOFF;
-        let pause = first
-            .saturating_mul(1 << self.failures.min(16))
-            .min(longest);
-        self.quiet_until = now + pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
-        self.failures += 1;
-    }
-
-    /// Nothing in flight will be acknowledged any more, and whoever carries it has paused already.
-    pub fn release_at_once(&mut self) {
-        for entry in self.state.values_mut().chain(self.journal.iter_mut()) {
-            entry.in_flight = false;
-        }
-        self.quiet_until = Moment::BOOT;
-    }
-
-    /// Changes a record of the journal that waits or is in flight.
-    pub fn edit(&mut self, id: Id, change: impl FnOnce(&mut T)) {
-        if let Some(entry) = self.journal.iter_mut().find(|entry| entry.id == id) {
-            change(&mut entry.record);
-        }
-    }
-
-    /// When something may be taken, if something waits: now or after the pause.
+    /// Whether something can be taken.
     #[must_use]
-    pub fn ready_at(&self) -> Option<Moment> {
-        let waits = self
-            .state
-            .values()
-            .chain(&self.journal)
-            .any(|entry| !entry.in_flight);
-        waits.then_some(self.quiet_until)
+    pub fn has_waiting(&self) -> bool {
+        self.waiting.records() > 0
     }
 
-    /// Records that are not acknowledged.
+    /// Records that are not gone.
     #[must_use]
     pub fn pending(&self) -> u64 {
-        (self.state.len() + self.journal.len()) as u64
+        self.waiting.records() + self.flying.len() as u64
+    }
+
+    /// What they take, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let flying: u64 = self.flying.values().map(|entry| entry.bytes).sum();
+        self.waiting.bytes() + flying
     }
 
     /// How long the oldest of them has been here.
     #[must_use]
-    pub fn oldest(&self, now: Moment) -> Duration {
-        let oldest = self
-            .state
-            .values()
-            .chain(self.journal.front())
-            .map(|entry| entry.since)
-            .min();
-        oldest.map_or(Duration::ZERO, |since| now - since)
+    pub fn oldest(&self, now: Now) -> Duration {
+        let flying = self.flying.values().map(|entry| entry.since);
+        let oldest = flying.chain(self.waiting.oldest());
+        oldest
+            .map(|since| since.about(now))
+            .max()
+            .unwrap_or_default()
     }
 
-    /// Records lost so far.
+    /// Records lost so far, or of which something was lost.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
+}
 
-    fn entry(&mut self, rank: Rank, record: T, bytes: u64, now: Moment) -> Entry<T> {
-        self.next_id += 1;
-        Entry {
-            id: Id(self.next_id),
-            rank,
-            record,
-            bytes,
-            since: now,
-            in_flight: false,
+/// Makes room for `bytes` more where all journals together may take `limit`: the oldest measurements go first, then
+/// the oldest transitions of the largest journal. Returns what goes, by the journal's place in `outboxes`.
+pub fn make_room(
+    outboxes: &mut [Outbox],
+    bytes: u64,
+    limit: u64,
+) -> Vec<(usize, RangeInclusive<Number>)> {
+    let mut gone = Vec::new();
+    for rank in [Rank::Metric, Rank::Transition] {
+        let mut order: Vec<usize> = (0..outboxes.len()).collect();
+        order.sort_by_key(|place| std::cmp::Reverse(outboxes[*place].bytes()));
+        for place in order {
+            let taken: u64 = outboxes.iter().map(Outbox::bytes).sum();
+            let missing = (taken + bytes).saturating_sub(limit);
+            let evicted = outboxes[place].evict(rank, missing);
+            gone.extend(evicted.into_iter().map(|range| (place, range)));
         }
     }
-
-    fn expire(&mut self, now: Moment) {
-        while self
-            .journal
-            .front()
-            .is_some_and(|entry| !entry.in_flight && now - entry.since > self.limits.age)
-        {
-            self.drop_at(0);
-        }
-    }
-
-    fn drop_at(&mut self, at: usize) {
-        if let Some(entry) = self.journal.remove(at) {
-            self.journal_bytes = self.journal_bytes.saturating_sub(entry.bytes);
-            self.dropped += 1;
-        }
-    }
-
-    fn remove(&mut self, id: Id) -> Option<T> {
-        if let Some(at) = self.journal.iter().position(|entry| entry.id == id) {
-            let entry = self.journal.remove(at)?;
-            self.journal_bytes = self.journal_bytes.saturating_sub(entry.bytes);
-            return Some(entry.record);
-        }
-        let subject = self
-            .state
-            .iter()
-            .find(|(_, entry)| entry.id == id)
-            .map(|(subject, _)| subject.clone())?;
-        self.state.remove(&subject).map(|entry| entry.record)
-    }
+    gone
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const LIMITS: Limits = Limits {
-        bytes: 4,
-        age: Duration::from_secs(100),
-    };
-
-    fn at(seconds: u64) -> Moment {
-        Moment::after_boot(Duration::from_secs(seconds))
-    }
-
-    fn taken(outbox: &mut Outbox<&'static str>, max: usize, now: Moment) -> Vec<&'static str> {
-        outbox
-            .take(max, max, now)
-            .into_iter()
-            .map(|(_, _, record)| *record)
-            .collect()
-    }
-
-    #[test]
-    fn state_first_then_the_journal_in_order_and_nothing_twice() {
-        let mut outbox = Outbox::new(LIMITS);
-        outbox.put(Rank::Transition, "one", 1, at(1));
-        outbox.put(Rank::Transition, "two", 1, at(2));
-        outbox.put_state("health", "ill", at(3));
-        outbox.put_state("health", "well", at(4));
-        assert_eq!(taken(&mut outbox, 2, at(5)), ["well", "one"]);
-        assert_eq!(taken(&mut outbox, 9, at(5)), ["two"]);
-        assert_eq!((outbox.pending(), outbox.ready_at()), (3, None));
-    }
-
-    #[test]
-    fn a_newer_state_outlives_the_acknowledgement_of_the_older() {
-        let mut outbox = Outbox::new(LIMITS);
-        outbox.put_state("health", "ill", at(1));
-        let old = outbox.take(1, 1, at(1))[0].0;
-        outbox.put_state("health", "well", at(2));
-        outbox.acknowledge(old);
-        assert_eq!(taken(&mut outbox, 9, at(2)), ["well"]);
-    }
-
-    #[test]
-    fn a_full_journal_drops_the_oldest_metrics_before_any_transition() {
-        let mut outbox = Outbox::new(LIMITS);
-        for (rank, name) in [
-            (Rank::Transition, "t1"),
-            (Rank::Metric, "m1"),
-            (Rank::Metric, "m2"),
-            (Rank::Transition, "t2"),
-            (Rank::Metric, "m3"),
-            (Rank::Transition, "t3"),
-            (Rank::Transition, "t4"),
-            (Rank::Transition, "t5"),
-        ] {
-            outbox.put(rank, name, 1, at(1));
-        }
-        assert_eq!(
-            (taken(&mut outbox, 9, at(1)), outbox.dropped()),
-            (vec!["t2", "t3", "t4", "t5"], 4)
-        );
-    }
-
-    #[test]
-    fn failures_pause_longer_and_longer_and_success_ends_the_pause() {
-        let mut outbox = Outbox::new(Limits {
-            age: Duration::from_secs(86_400),
-            ..LIMITS
-        });
-        outbox.put(Rank::Metric, "m", 1, at(0));
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            let now = outbox.ready_at().unwrap();
-            assert_eq!(taken(&mut outbox, 1, now), ["m"]);
-            outbox.release(now, 1.0);
-            pauses.push((outbox.ready_at().unwrap() - now).as_secs());
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
-    }
-
-    #[test]
-    fn what_is_too_old_is_dropped_and_counted() {
-        let mut outbox = Outbox::new(LIMITS);
-        outbox.put(Rank::Metric, "old", 1, at(0));
-        outbox.put(Rank::Metric, "new", 1, at(50));
-        assert_eq!(
-            (taken(&mut outbox, 9, at(120)), outbox.dropped()),
-            (vec!["new"], 1)
-        );
-    }
-
-    #[test]
-    fn a_record_taken_apart_keeps_its_place_and_age() {
-        let mut outbox = Outbox::new(LIMITS);
-        outbox.put(Rank::Metric, "ab", 2, at(1));
-        outbox.put(Rank::Metric, "c", 1, at(2));
-        let whole = outbox.take(1, 1, at(3))[0].0;
-        outbox.replace(whole, [("a", 1), ("b", 1)].into_iter(), at(3));
-        assert_eq!(outbox.oldest(at(3)), Duration::from_secs(2));
-        assert_eq!(taken(&mut outbox, 9, at(3)), ["a", "b", "c"]);
-    }
-
-    proptest! {
-        /// Every record put in is acknowledged, dropped and counted, or still pending; never two of them.
-        #[test]
-        fn nothing_is_lost_uncounted(steps in prop::collection::vec((0..5u8, 0..3u64), 0..200)) {
-            let mut outbox = Outbox::new(LIMITS);
-            let (mut put, mut acknowledged, mut flying) = (0_u64, 0_u64, Vec::new());
-            for (second, (step, bytes)) in steps.into_iter().enumerate() {
-                let now = at(second as u64 * 7);
-                match step {
-                    0 => { outbox.put(Rank::Metric, "m", bytes, now); put += 1; }
-                    1 => { outbox.put(Rank::Transition, "t", bytes, now); put += 1; }
-                    2 => flying.extend(outbox.take(2, 2, now).into_iter().map(|(id, _, _)| id)),
-                    3 => if let Some(id) = flying.pop() { outbox.acknowledge(id); acknowledged += 1; },
-                    _ => { outbox.release(now, 0.0); flying.clear(); }
-                }
-                prop_assert_eq!(put, acknowledged + outbox.dropped() + outbox.pending());
-            }
-        }
-    }
-}
+mod tests;

@@ -122,6 +122,7 @@ mod tests {
                 let now = Now {
                     moment: Moment::after_boot(Duration::from_secs(second)),
                     wall: Timestamp::UNIX_EPOCH,
+                    sure: true,
                 };
                 match verdict.weigh(
                     findings.iter(),

@@ -1,27 +1,38 @@
-//! Metrics to CloudWatch: one compressed request a period, a change of health at once, retried from an outbox.
+//! Metrics to CloudWatch: one compressed request a period, a change of health at once, a backlog in large requests.
+//!
+//! Everything goes through the store first. The store decides what goes next; here it is put into requests, and what
+//! came of them is told to the store.
+
+mod answer;
+mod delivery;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_credential_types::provider::error::CredentialsError;
+use anyhow::Context;
 use aws_sdk_cloudwatch::Client;
-use aws_sdk_cloudwatch::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_cloudwatch::operation::RequestId;
-use aws_sdk_cloudwatch::operation::put_metric_data::PutMetricDataError;
 use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::period::{Datum, Period, Scope, Unit};
-use crate::clients::credentials::{NodeCredentials, is_refusal};
+use super::datum::{self, CAPACITY, Datum, HEALTH, Scope, Unit};
+use super::period::Period;
+use crate::clients::backoff::Backoff;
+use crate::clients::credentials::NodeCredentials;
+use crate::clients::reach::{self, Target};
 use crate::clock::Clock;
 use crate::config::{CloudWatch as Settings, Enabled};
 use crate::domain::judge::Judgement;
-use crate::domain::moment::Now;
-use crate::domain::outbox::{Id, Limits, Outbox, Rank};
+use crate::domain::moment::{CLOCK_TOLERANCE, Moment, Now};
+use crate::domain::outbox::{Fate, Number, Rank, Want};
 use crate::domain::report::{EventKind, Outlet, OutletState, State};
+use crate::store::{Batch, Destination, Draft, Standing, Store, Turn};
+use answer::Refusal;
+use delivery::{Delivery, Item};
 
 /// How long a clean stop may wait for CloudWatch.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -32,6 +43,17 @@ const LOOK_FOR_CREDENTIALS: Duration = Duration::from_secs(30);
 /// Under a minute CloudWatch keeps metrics as "high resolution".
 const STANDARD_RESOLUTION: Duration = Duration::from_secs(60);
 
+/// Longest pause after failures.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+/// What is taken from the store at once: about what one request holds. The newest two are the period that has just
+/// ended, and a change of health after it.
+const BATCH: Want = Want {
+    records: 80,
+    bytes: 64 << 10,
+    newest: 2,
+};
+
 /// Who the metrics are of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -41,10 +63,29 @@ pub struct Source {
     pub node: String,
 }
 
+/// The way to CloudWatch.
+#[derive(Debug)]
+pub struct CloudWatch {
+    /// What to send.
+    pub settings: Settings,
+    /// Who the metrics are of.
+    pub source: Source,
+    /// What waits.
+    pub store: Store,
+    /// The SDK's client; it must not retry by itself.
+    pub client: Client,
+    /// Where its requests go, where that can be knocked at.
+    pub server: Option<Target>,
+    /// Where its credentials come from.
+    pub credentials: NodeCredentials,
+    /// The time.
+    pub clock: Clock,
+}
+
 /// Ships metrics until it is cancelled.
 ///
 /// # Errors
-/// None; trouble with CloudWatch is told in `status`.
+/// The store has ended. Trouble with CloudWatch is told in `status`.
 pub async fn run(
     ship: CloudWatch,
     mut judgements: mpsc::Receiver<Arc<Judgement>>,
@@ -58,57 +99,43 @@ pub async fn run(
         return Ok(());
     }
     let mut desk = Desk::new(&ship);
-    let mut sending: Option<Sending<'_>> = None;
+    let (mut storing, mut sending) = (None, None);
     loop {
-        if sending.is_none()
-            && desk
-                .outbox
-                .ready_at()
-                .is_some_and(|at| at <= clock.moment())
-        {
-            sending = desk.next().map(|(id, data)| ship.send(id, data));
-        }
-        desk.tell(&status, clock.now());
-        let retry_at = desk
-            .outbox
-            .ready_at()
-            .filter(|_| sending.is_none())
-            .map(|at| clock.instant(at));
+        desk.next_step(&mut storing, &mut sending);
+        desk.tell(&status);
         tokio::select! {
             () = cancel.cancelled() => break,
-            Some(judgement) = judgements.recv() => desk.take_in(&judgement, clock.now()),
-            () = tokio::time::sleep(desk.period.left(clock.now().wall)) => desk.close_period(clock.now()),
-            () = sleep_until(retry_at) => {}
-            outcome = async { sending.as_mut().expect("guarded").await }, if sending.is_some() => {
-                sending = None;
-                desk.settle(&ship, outcome, clock.now());
-            }
+            Some(judgement) = judgements.recv() => desk.take_in(&judgement),
+            () = tokio::time::sleep(desk.period.left(clock.now().wall)) => desk.close_period(),
+            () = desk.pause_ends() => desk.pause = None,
+            batch = step(&mut storing) => desk.stored(batch.context("the store has ended")?),
+            outcome = step(&mut sending) => desk.answered(outcome),
         }
     }
     while let Ok(judgement) = judgements.try_recv() {
-        desk.take_in(&judgement, clock.now());
+        desk.take_in(&judgement);
     }
-    desk.break_period(clock.now());
+    desk.break_period();
+    // At once whatever the pause; after a failure no more.
+    desk.pause = None;
     let farewell = async {
-        if let Some(sending) = sending {
-            desk.settle(&ship, sending.await, clock.now());
+        while desk.pause.is_none() {
+            desk.next_step(&mut storing, &mut sending);
+            if storing.is_none() && sending.is_none() {
+                break;
+            }
+            tokio::select! {
+                batch = step(&mut storing) => desk.stored(batch.context("the store has ended")?),
+                outcome = step(&mut sending) => desk.answered(outcome),
+            }
         }
-        // At once whatever the pause; after a failure with the pause, as ever.
-        desk.outbox.release_at_once();
-        while let Some(at) = desk.outbox.ready_at() {
-            tokio::time::sleep_until(clock.instant(at)).await;
-            let Some((id, data)) = desk.next() else { break };
-            desk.settle(&ship, ship.send(id, data).await, clock.now());
-        }
+        anyhow::Ok(())
     };
-    let in_time = tokio::time::timeout(FAREWELL, farewell).await.is_ok();
-    if !in_time || desk.outbox.pending() > 0 {
-        tracing::warn!(
-            pending = desk.outbox.pending(),
-            "stopping with metrics that CloudWatch did not take"
-        );
+    // What is not sent in time is kept.
+    if let Ok(ended) = tokio::time::timeout(FAREWELL, farewell).await {
+        ended?;
     }
-    Ok(())
+    desk.close().await
 }
 
 /// Waits until credentials can be found, which the SSM agent may write long after the start. False: cancelled.
@@ -137,79 +164,34 @@ async fn wait_for_credentials(
     true
 }
 
-/// The way to CloudWatch.
-#[derive(Debug)]
-pub struct CloudWatch {
-    /// What to send.
-    pub settings: Settings,
-    /// Who the metrics are of.
-    pub source: Source,
-    /// Bounds of what waits.
-    pub limits: Limits,
-    /// The SDK's client; it must not retry by itself.
-    pub client: Client,
-    /// Where its credentials come from.
-    pub credentials: NodeCredentials,
-    /// The time.
-    pub clock: Clock,
+type Step<'a, T> = Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
+
+/// Waits for what is under way, and takes it off; for ever where nothing is.
+async fn step<T>(under_way: &mut Step<'_, T>) -> T {
+    let outcome = match under_way {
+        Some(future) => future.as_mut().await,
+        None => std::future::pending().await,
+    };
+    *under_way = None;
+    outcome
 }
 
-type Sending<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
-
-/// What came of one request.
-enum Outcome {
-    Taken(Id),
-    Failed {
-        id: Id,
-        verdict: Refusal,
-        error: String,
-    },
-}
-
-/// What a failure means for the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// It certainly did not arrive: send it again as it is.
-    NotArrived,
-    /// It may have arrived: never count a node twice.
-    MayHaveArrived,
-    /// The credentials are not taken (any more).
-    Credentials,
-    /// This node may not send.
-    Forbidden,
-    /// CloudWatch does not like the data.
-    BadData,
-}
+/// What came of a request.
+type Outcome = Result<(), (Refusal, String)>;
 
 impl CloudWatch {
-    fn send(&self, id: Id, data: Vec<Datum>) -> Sending<'_> {
+    fn send(&self, items: &[Item]) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'static>> {
+        let data = items.iter().map(|item| self.encode(item)).collect();
         let request = self
             .client
             .put_metric_data()
             .namespace(&self.settings.namespace)
-            .set_metric_data(Some(
-                data.into_iter().map(|datum| self.encode(datum)).collect(),
-            ));
-        Box::pin(async move {
-            match request.send().await {
-                // The SDK takes any 200 for success, a captive portal's page too; AWS alone sends a request id.
-                Ok(answer) if answer.request_id().is_none() => Outcome::Failed {
-                    id,
-                    verdict: Refusal::NotArrived,
-                    error:
-                        "the answer is not AWS's: is there a proxy or a captive portal in between?"
-                            .to_owned(),
-                },
-                Ok(_) => Outcome::Taken(id),
-                Err(error) => {
-                    let (verdict, error) = read_error(&error);
-                    Outcome::Failed { id, verdict, error }
-                }
-            }
-        })
+            .set_metric_data(Some(data));
+        Box::pin(async move { answer::read(request.send().await) })
     }
 
-    fn encode(&self, datum: Datum) -> MetricDatum {
+    fn encode(&self, item: &Item) -> MetricDatum {
+        let datum = &item.datum;
         let dimension =
             |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
         let unit = match datum.unit() {
@@ -227,13 +209,16 @@ impl CloudWatch {
             Scope::Gpu(id) => dimensions.push(dimension("Gpu", id)),
             Scope::Camera(id) => dimensions.push(dimension("Camera", id)),
         }
-        let (values, counts) = datum.values.into_iter().unzip();
+        #[expect(clippy::cast_precision_loss, reason = "values are small")]
+        let value =
+            |(hundredths, count): &(i64, u32)| (*hundredths as f64 / 100.0, f64::from(*count));
+        let (values, counts) = datum.values.iter().map(value).unzip();
         let high_resolution = self.settings.period < STANDARD_RESOLUTION;
         MetricDatum::builder()
             .metric_name(datum.name)
             .set_dimensions(Some(dimensions))
             .timestamp(aws_smithy_types::DateTime::from_millis(
-                datum.at.as_millisecond(),
+                item.at.as_millisecond(),
             ))
             .set_values(Some(values))
             .set_counts(Some(counts))
@@ -243,22 +228,51 @@ impl CloudWatch {
     }
 }
 
-/// What waits and what is known of the way: everything `run` decides with.
-struct Desk {
+/// A pause after a failure.
+struct Pause {
+    until: Instant,
+    /// Nobody was there: it is over as soon as somebody is.
+    knock: bool,
+}
+
+/// What is known of the way: everything `run` decides with.
+struct Desk<'a> {
+    ship: &'a CloudWatch,
     period: Period,
-    outbox: Outbox<Vec<Datum>>,
     latest: Option<Arc<Judgement>>,
     told: State,
+    /// What the store has not been told yet.
+    turn: Turn,
+    has_news: bool,
+    delivery: Option<Delivery>,
+    standing: Standing,
+    stood_at: Moment,
+    backoff: Backoff,
+    pause: Option<Pause>,
+    /// What the clock was off when the request under way was signed.
+    offset: Option<SignedDuration>,
     outlet: Outlet,
 }
 
-impl Desk {
-    fn new(ship: &CloudWatch) -> Self {
+impl<'a> Desk<'a> {
+    fn new(ship: &'a CloudWatch) -> Self {
+        let now = ship.clock.now();
         Desk {
-            period: Period::starting(ship.settings.clone(), ship.clock.now().wall),
-            outbox: Outbox::new(ship.limits),
+            ship,
+            period: Period::starting(ship.settings.clone(), now.wall),
             latest: None,
             told: State::Unknown,
+            turn: Turn::new(Destination::CloudWatch, now),
+            has_news: true,
+            delivery: None,
+            standing: Standing {
+                more: true,
+                ..Standing::default()
+            },
+            stood_at: now.moment,
+            backoff: Backoff::up_to(LONGEST_PAUSE),
+            pause: None,
+            offset: None,
             outlet: Outlet {
                 state: OutletState::Ok,
                 ..Outlet::off("cloudwatch")
@@ -266,7 +280,7 @@ impl Desk {
         }
     }
 
-    fn take_in(&mut self, judgement: &Arc<Judgement>, now: Now) {
+    fn take_in(&mut self, judgement: &Arc<Judgement>) {
         self.period.take_in(&judgement.report);
         let changed = judgement
             .events
@@ -276,106 +290,204 @@ impl Desk {
         // That a node that has just started is healthy can wait for the period's end.
         let good_news = self.told == State::Unknown && state == State::Healthy;
         if changed && !good_news && self.latest.is_some() {
-            let at = judgement.report.at;
-            let health = Datum::single("Health", Scope::Node, at, f64::from(state.code()));
-            self.put(Rank::Transition, vec![health], now);
+            let health = Datum::single(HEALTH, Scope::Node, f64::from(state.code()));
+            self.put(Rank::Transition, judgement.report.at, None, &[health]);
         }
         self.told = state;
         self.latest = Some(Arc::clone(judgement));
     }
 
-    /// Sends what a period that will not end has seen; all but `Capacity`, which the next start may still send.
-    fn break_period(&mut self, now: Now) {
-        let age = self.outbox.oldest(now.moment);
-        if let Some(latest) = &self.latest {
-            let mut data = self.period.finish(&latest.report, age, now.wall);
-            data.retain(|datum| datum.name != "Capacity");
-            self.put(Rank::Metric, data, now);
+    /// Keeps what a period that will not end has seen; all but `Capacity`, which the next start may still send.
+    fn break_period(&mut self) {
+        let now = self.ship.clock.now();
+        if let Some(latest) = self.latest.clone() {
+            let age = self.oldest(now);
+            let (at, mut data) = self.period.finish(&latest.report, age, now.wall);
+            data.retain(|datum| datum.name != CAPACITY);
+            self.put(Rank::Metric, at, None, &data);
         }
     }
 
-    fn close_period(&mut self, now: Now) {
+    fn close_period(&mut self) {
+        let now = self.ship.clock.now();
         if !self.period.is_over(now.wall) {
             return;
         }
-        let age = self.outbox.oldest(now.moment);
-        match &self.latest {
+        let length = self.period.settings().period;
+        match self.latest.clone() {
             Some(latest) => {
-                let data = self.period.finish(&latest.report, age, now.wall);
-                self.put(Rank::Metric, data, now);
+                let age = self.oldest(now);
+                let (at, data) = self.period.finish(&latest.report, age, now.wall);
+                self.put(Rank::Metric, at, Some(length), &data);
             }
             None => self.period = Period::starting(self.period.settings().clone(), now.wall),
         }
     }
 
-    fn put(&mut self, rank: Rank, data: Vec<Datum>, now: Now) {
-        let bytes = size(&data);
-        self.outbox.put(rank, data, bytes, now.moment);
+    fn put(&mut self, rank: Rank, at: Timestamp, period: Option<Duration>, data: &[Datum]) {
+        let now = self.ship.clock.now();
+        self.turn.put.push(Draft {
+            number: None,
+            rank,
+            moment: now.moment_at(at).unwrap_or(Moment::BOOT),
+            wall: at,
+            period,
+            payload: datum::encode(data),
+        });
+        self.has_news = true;
     }
 
-    fn next(&mut self) -> Option<(Id, Vec<Datum>)> {
-        // The clock was asked already by whoever found the outbox ready.
-        let at = self.outbox.ready_at()?;
-        self.outbox
-            .take(1, 1, at)
-            .pop()
-            .map(|(id, _, data)| (id, data.clone()))
+    /// Starts what can be started: telling the store what is new and asking it for more, and the next request.
+    fn next_step(
+        &mut self,
+        storing: &mut Step<'a, Option<Batch>>,
+        sending: &mut Step<'a, Outcome>,
+    ) {
+        if sending.is_none() && self.pause.is_none() {
+            self.offset = self.ship.clock.offset();
+            let items = self.delivery.as_ref().and_then(Delivery::next);
+            *sending = items.map(|items| self.ship.send(items));
+        }
+        let takes = self.delivery.is_none() && sending.is_none() && self.pause.is_none();
+        let wants_more = takes && (self.standing.more || !self.turn.put.is_empty());
+        if storing.is_none() && (self.has_news || wants_more) {
+            let now = self.ship.clock.now();
+            let fresh = Turn::new(Destination::CloudWatch, now);
+            let mut turn = std::mem::replace(&mut self.turn, fresh);
+            turn.now = now;
+            turn.take = takes.then_some(BATCH);
+            self.has_news = false;
+            *storing = Some(Box::pin(self.ship.store.turn(turn)));
+        }
     }
 
-    fn settle(&mut self, ship: &CloudWatch, outcome: Outcome, now: Now) {
-        let (id, refusal, error) = match outcome {
-            Outcome::Taken(id) => {
-                self.outbox.acknowledge(id);
+    fn stored(&mut self, batch: Batch) {
+        self.standing = batch.standing;
+        let now = self.ship.clock.now();
+        self.stood_at = now.moment;
+        if !batch.records.is_empty() {
+            let mut delivery = Delivery::of(batch.records, now);
+            self.settle(delivery.settled());
+            self.delivery = delivery.next().is_some().then_some(delivery);
+        }
+    }
+
+    fn settle(&mut self, settled: Vec<(Number, Fate)>) {
+        self.has_news |= !settled.is_empty();
+        self.turn.settled.extend(settled);
+    }
+
+    fn answered(&mut self, outcome: Outcome) {
+        let Some(mut delivery) = self.delivery.take() else {
+            return;
+        };
+        let (refusal, error) = match outcome {
+            Ok(()) => {
+                delivery.taken();
                 if let Some(error) = self.outlet.error.take() {
                     tracing::info!(was = error, "CloudWatch takes metrics again");
                 }
                 self.outlet.state = OutletState::Ok;
-                self.outlet.last_success = Some(now.wall);
-                return;
+                self.outlet.last_success = Some(self.ship.clock.now().wall);
+                self.backoff.reset();
+                return self.go_on(delivery);
             }
-            Outcome::Failed { id, verdict, error } => (id, verdict, error),
+            Err(failure) => failure,
         };
         if self.outlet.error.as_ref() != Some(&error) {
             tracing::warn!(error, "CloudWatch does not take metrics");
         }
         self.outlet.error = Some(error);
         self.outlet.state = match refusal {
-            Refusal::NotArrived | Refusal::MayHaveArrived | Refusal::Credentials => {
-                OutletState::Retrying
-            }
+            Refusal::Unreachable
+            | Refusal::NotArrived
+            | Refusal::MayHaveArrived
+            | Refusal::Credentials => OutletState::Retrying,
             Refusal::Forbidden | Refusal::BadData => OutletState::Rejected,
         };
         match refusal {
-            Refusal::NotArrived | Refusal::Forbidden => {}
-            Refusal::MayHaveArrived => self
-                .outbox
-                .edit(id, |data| data.retain(|datum| datum.name != "Capacity")),
-            Refusal::Credentials => ship.credentials.forget(),
-            Refusal::BadData => return self.take_apart(id, now),
+            Refusal::BadData if !self.clock_was_off() => {
+                delivery.refused();
+                return self.go_on(delivery);
+            }
+            Refusal::Credentials => self.ship.credentials.forget(),
+            Refusal::Unreachable
+            | Refusal::NotArrived
+            | Refusal::MayHaveArrived
+            | Refusal::Forbidden
+            | Refusal::BadData => {}
         }
-        self.outbox.release(now.moment, fastrand::f64());
-    }
-
-    /// Halves a refused record, so that in the end only the poison datum is dropped.
-    fn take_apart(&mut self, id: Id, now: Now) {
-        let mut whole = Vec::new();
-        self.outbox.edit(id, |data| whole = std::mem::take(data));
-        if whole.len() < 2 {
-            self.outbox.refuse(id);
-            return;
-        }
-        let second = whole.split_off(whole.len() / 2);
-        let parts = [whole, second].map(|half| {
-            let bytes = size(&half);
-            (half, bytes)
+        let left = delivery.give_up(refusal == Refusal::MayHaveArrived);
+        self.turn.settled.extend(left.settled);
+        self.turn.not_counted.extend(left.not_counted);
+        self.turn.hand_back = true;
+        self.has_news = true;
+        self.standing.more = true;
+        self.pause = Some(Pause {
+            until: Instant::now() + self.backoff.pause(),
+            knock: refusal == Refusal::Unreachable,
         });
-        self.outbox.replace(id, parts.into_iter(), now.moment);
     }
 
-    fn tell(&mut self, status: &watch::Sender<Outlet>, now: Now) {
-        self.outlet.pending = self.outbox.pending();
-        self.outlet.oldest_pending_s = self.outbox.oldest(now.moment).as_secs();
-        self.outlet.dropped = self.outbox.dropped();
+    /// Data that are refused for their times, when this very answer tells that the clock was wrong, were not bad.
+    fn clock_was_off(&self) -> bool {
+        let (then, now) = (self.offset, self.ship.clock.offset());
+        let then = then.unwrap_or_default();
+        now.is_some_and(|now| (now - then).abs() > CLOCK_TOLERANCE)
+    }
+
+    /// The rest of a delivery, if there is one.
+    fn go_on(&mut self, mut delivery: Delivery) {
+        self.settle(delivery.settled());
+        self.delivery = delivery.next().is_some().then_some(delivery);
+    }
+
+    async fn pause_ends(&self) {
+        let Some(pause) = &self.pause else {
+            return std::future::pending().await;
+        };
+        let knock = async {
+            match self.ship.server.as_ref().filter(|_| pause.knock) {
+                Some(server) => reach::opens(server).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(pause.until) => {}
+            () = knock => {}
+        }
+    }
+
+    /// Tells the store the rest.
+    async fn close(mut self) -> anyhow::Result<()> {
+        if let Some(delivery) = self.delivery.take() {
+            // What is under way may have arrived.
+            let left = delivery.give_up(true);
+            self.turn.settled.extend(left.settled);
+            self.turn.not_counted.extend(left.not_counted);
+        }
+        self.turn.hand_back = true;
+        self.turn.now = self.ship.clock.now();
+        let batch = self.ship.store.turn(self.turn).await;
+        let pending = batch.context("the store has ended")?.standing.pending;
+        if pending > 0 {
+            tracing::info!(pending, "what CloudWatch did not take is kept");
+        }
+        Ok(())
+    }
+
+    fn oldest(&self, now: Now) -> Duration {
+        if self.standing.pending == 0 {
+            return Duration::ZERO;
+        }
+        self.standing.oldest + (now.moment - self.stood_at)
+    }
+
+    fn tell(&mut self, status: &watch::Sender<Outlet>) {
+        let now = self.ship.clock.now();
+        self.outlet.pending = self.standing.pending;
+        self.outlet.oldest_pending_s = self.oldest(now).as_secs();
+        self.outlet.dropped = self.standing.dropped;
         status.send_if_modified(|told| {
             let changed = *told != self.outlet;
             if changed {
@@ -383,127 +495,5 @@ impl Desk {
             }
             changed
         });
-    }
-}
-
-/// About what a record takes in memory.
-fn size(data: &[Datum]) -> u64 {
-    data.iter()
-        .map(|datum| 64 + 16 * datum.values.len() as u64)
-        .sum()
-}
-
-/// Reads what an error means for the data, and names it for a person.
-///
-/// Codes by AWS's common errors and PutMetricData's reference.
-fn read_error(error: &SdkError<PutMetricDataError>) -> (Refusal, String) {
-    match error {
-        SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or("unknown error");
-            let message = answer.err().message().unwrap_or_default();
-            (
-                read_code(code),
-                format!("{code}: {message}")
-                    .trim_end_matches([':', ' '])
-                    .to_owned(),
-            )
-        }
-        SdkError::TimeoutError(_) => (Refusal::MayHaveArrived, "no answer in time".to_owned()),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            (Refusal::MayHaveArrived, "no answer in time".to_owned())
-        }
-        _ if lacks_credentials(error) => (Refusal::Credentials, innermost(error)),
-        // A connection that breaks may break after the request went out.
-        SdkError::DispatchFailure(_) => {
-            let why = innermost(error);
-            let refused =
-                why.contains("refused") || why.contains("dns") || why.contains("unreachable");
-            (
-                if refused {
-                    Refusal::NotArrived
-                } else {
-                    Refusal::MayHaveArrived
-                },
-                why,
-            )
-        }
-        SdkError::ResponseError(_) | _ => (Refusal::MayHaveArrived, innermost(error)),
-    }
-}
-
-fn read_code(code: &str) -> Refusal {
-    match code {
-        code if is_refusal(code) => Refusal::Credentials,
-        // The SDK has learnt the clock's offset from the answer and signs the next one right.
-        "RequestExpired" | "RequestTimeTooSkewed" | "IncompleteSignature" => Refusal::Credentials,
-        "AccessDenied" | "AccessDeniedException" | "NotAuthorized" | "OptInRequired" => {
-            Refusal::Forbidden
-        }
-        "InternalFailure" | "InternalServiceFault" | "InternalServerError" => {
-            Refusal::MayHaveArrived
-        }
-        code if code.starts_with("Throttl")
-            || code == "LimitExceeded"
-            || code == "RequestLimitExceeded"
-            || code.starts_with("ServiceUnavailable") =>
-        {
-            Refusal::NotArrived
-        }
-        code if code.starts_with("Invalid")
-            || code.starts_with("Missing")
-            || code.starts_with("Validation")
-            || code.contains("TooLarge") =>
-        {
-            Refusal::BadData
-        }
-        _ => Refusal::MayHaveArrived,
-    }
-}
-
-/// Whether nothing was sent because the provider had nothing to sign with.
-fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |inner| inner.source())
-        .any(|inner| inner.is::<CredentialsError>())
-}
-
-/// The innermost cause: "connection refused" rather than "dispatch failure".
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    let text = inner.to_string();
-    if text.is_empty() {
-        DisplayErrorContext(error).to_string()
-    } else {
-        text
-    }
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_error_means_for_the_data() {
-        for (code, refusal) in [
-            ("ExpiredToken", Refusal::Credentials),
-            ("UnrecognizedClientException", Refusal::Credentials),
-            ("AccessDenied", Refusal::Forbidden),
-            ("ThrottlingException", Refusal::NotArrived),
-            ("InternalServiceFault", Refusal::MayHaveArrived),
-            ("InvalidParameterValue", Refusal::BadData),
-            ("MissingParameter", Refusal::BadData),
-            ("SomethingNew", Refusal::MayHaveArrived),
-        ] {
-            assert_eq!(read_code(code), refusal, "{code}");
-        }
     }
 }

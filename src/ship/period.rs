@@ -1,104 +1,19 @@
 //! Reports → the data of one CloudWatch period: every sample of the period in one datum a metric.
-//!
-//! Limits by AWS's PutMetricData reference: at most 150 different values a datum, at most 1,000 data a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::datum::{CAPACITY, Datum, HEALTH, MAX_VALUES, Scope, hundredths};
 use crate::config::{CloudWatch as Settings, Profile};
 use crate::domain::finding::{Severity, Subject};
 use crate::domain::moment::Moment;
 use crate::domain::report::{CameraState, Report};
 use crate::domain::snapshot::Gpu;
 
-/// Different values that one datum may hold.
-const MAX_VALUES: usize = 150;
-
-/// Values are kept to so many parts of a unit until there are too many of them.
-const FINEST: f64 = 100.0;
-
 /// Time between two looks at what is not measured but judged (cameras, faults).
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-
-/// Unit of a metric, as CloudWatch names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
-    /// A number without a unit.
-    None,
-    /// How many.
-    Count,
-    /// 0 to 100.
-    Percent,
-    /// Seconds.
-    Seconds,
-}
-
-/// What a datum is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
-    /// Dimension Site.
-    Site,
-    /// Dimensions Site and Node.
-    Node,
-    /// Dimensions Site, Node and Gpu.
-    Gpu(String),
-    /// Dimensions Site, Node and Camera.
-    Camera(String),
-}
-
-impl Scope {
-    /// Whether CloudWatch takes it: a dimension is 1 to 255 printable ASCII characters. A card may be lost before
-    /// it has told its name, and cameras have names in every script; they count in the node's metrics all the same.
-    fn can_be_named(&self) -> bool {
-        match self {
-            Scope::Site | Scope::Node => true,
-            Scope::Gpu(id) | Scope::Camera(id) => {
-                let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-                (1..=255).contains(&id.len())
-                    && id.bytes().all(printable)
-                    && id.trim() != ""
-                    && !id.starts_with(':')
-            }
-        }
-    }
-}
-
-/// One metric over one period.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Datum {
-    /// The metric.
-    pub name: &'static str,
-    /// What it is about.
-    pub scope: Scope,
-    /// Start of the period, or the time of a change.
-    pub at: Timestamp,
-    /// Different values and how often each was seen; never empty, never NaN.
-    pub values: Vec<(f64, f64)>,
-}
-
-impl Datum {
-    /// A datum that holds a single value.
-    #[must_use]
-    pub fn single(name: &'static str, scope: Scope, at: Timestamp, value: f64) -> Self {
-        Datum {
-            name,
-            scope,
-            at,
-            values: vec![(value, 1.0)],
-        }
-    }
-
-    /// The metric's unit.
-    #[must_use]
-    pub fn unit(&self) -> Unit {
-        METRICS
-            .iter()
-            .find(|(name, _)| *name == self.name)
-            .map_or(Unit::None, |(_, unit)| *unit)
-    }
-}
 
 /// Collects the samples of one period.
 #[derive(Debug, Clone)]
@@ -141,11 +56,13 @@ impl Period {
         now < self.start || now >= self.end()
     }
 
-    /// Time to look again whether it is over; never longer than the period, whatever the clock does.
+    /// Time until it is over.
     #[must_use]
     pub fn left(&self, now: Timestamp) -> Duration {
-        let left = Duration::try_from(self.end().duration_since(now));
-        left.unwrap_or(Duration::ZERO).min(self.settings.period)
+        if self.is_over(now) {
+            return Duration::ZERO;
+        }
+        Duration::try_from(self.end().duration_since(now)).unwrap_or(Duration::ZERO)
     }
 
     fn end(&self) -> Timestamp {
@@ -177,28 +94,26 @@ impl Period {
         }
     }
 
-    /// Ends the period with the report that holds now and starts the next; the data in the order of importance.
-    pub fn finish(&mut self, report: &Report, outbox_age: Duration, now: Timestamp) -> Vec<Datum> {
+    /// Ends the period with the report that holds now and starts the next: the start of the one that has ended, and
+    /// its data in the order of importance.
+    pub fn finish(
+        &mut self,
+        report: &Report,
+        outbox_age: Duration,
+        now: Timestamp,
+    ) -> (Timestamp, Vec<Datum>) {
         self.fill_gaps(report);
         // After the clock was put back, what was measured belongs to now.
         let at = self.start.min(align(now, self.settings.period));
+        let available = f64::from(report.capacity.available);
+        let health = f64::from(report.verdict.state.code());
         let mut data = vec![
-            Datum::single(
-                "Capacity",
-                Scope::Site,
-                at,
-                f64::from(report.capacity.available),
-            ),
-            Datum::single(
-                "Health",
-                Scope::Node,
-                at,
-                f64::from(report.verdict.state.code()),
-            ),
+            Datum::single(CAPACITY, Scope::Site, available),
+            Datum::single(HEALTH, Scope::Node, health),
         ];
         if self.settings.profile != Profile::Capacity {
             let age = outbox_age.as_secs_f64().round();
-            data.push(Datum::single("OutboxAge", Scope::Node, at, age));
+            data.push(Datum::single("OutboxAge", Scope::Node, age));
         }
         let wanted = self.wanted();
         for ((scope, name), distribution) in std::mem::take(&mut self.samples) {
@@ -206,14 +121,13 @@ impl Period {
                 data.push(Datum {
                     name,
                     scope,
-                    at,
                     values: distribution.values(),
                 });
             }
         }
         self.sick.clear();
         self.start = align(now, self.settings.period);
-        data
+        (at, data)
     }
 
     /// A short period may end before anything was measured in it: what is known still holds.
@@ -369,28 +283,12 @@ fn memory_used_percent(gpu: &Gpu) -> Option<f64> {
     Some(gpu.memory_used_bytes? as f64 * 100.0 / total as f64)
 }
 
-/// Every metric and its unit.
-const METRICS: [(&str, Unit); 12] = [
-    ("Capacity", Unit::Count),
-    ("Health", Unit::None),
-    ("GpuUtilization", Unit::Percent),
-    ("GpuMemoryUsed", Unit::Percent),
-    ("GpuTemperature", Unit::None),
-    ("GpuFaults", Unit::Count),
-    ("CamerasUp", Unit::Count),
-    ("CameraFpsRatio", Unit::None),
-    ("CpuUtilization", Unit::Percent),
-    ("MemoryUsed", Unit::Percent),
-    ("DiskUsed", Unit::Percent),
-    ("OutboxAge", Unit::Seconds),
-];
-
 fn align(now: Timestamp, period: Duration) -> Timestamp {
     let period = i64::try_from(period.as_secs()).unwrap_or(60).max(1);
     Timestamp::from_second(now.as_second().div_euclid(period) * period).unwrap_or(now)
 }
 
-/// Values and how often each was seen.
+/// Values, in hundredths, and how often each was seen.
 #[derive(Debug, Clone, Default)]
 struct Distribution {
     counts: BTreeMap<i64, u32>,
@@ -398,17 +296,11 @@ struct Distribution {
 
 impl Distribution {
     fn add(&mut self, value: f64) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "`as` saturates, and values are small"
-        )]
-        let key = (value * FINEST).round() as i64;
-        *self.counts.entry(key).or_default() += 1;
+        *self.counts.entry(hundredths(value)).or_default() += 1;
     }
 
     /// At most `MAX_VALUES` values: rounded no more than it takes.
-    #[expect(clippy::cast_precision_loss, reason = "keys are small")]
-    fn values(self) -> Vec<(f64, f64)> {
+    fn values(self) -> Vec<(i64, u32)> {
         let (mut counts, mut step) = (self.counts, 1_i64);
         while counts.len() > MAX_VALUES {
             step *= 10;
@@ -420,10 +312,7 @@ impl Distribution {
             }
             counts = coarser;
         }
-        counts
-            .into_iter()
-            .map(|(key, count)| (key as f64 / FINEST, f64::from(count)))
-            .collect()
+        counts.into_iter().collect()
     }
 }
 
@@ -431,6 +320,7 @@ impl Distribution {
 mod tests {
     use super::*;
     use crate::config::cost;
+    use crate::ship::datum::METRICS;
 
     #[test]
     fn a_distribution_rounds_no_more_than_it_takes() {
@@ -447,10 +337,10 @@ mod tests {
         ] {
             let got = spread(count, step);
             assert_eq!(got.len(), values, "{count} values {step} apart");
-            let total: f64 = got.iter().map(|(_, count)| count).sum();
-            assert!((total - f64::from(count)).abs() < f64::EPSILON);
+            let total: u32 = got.iter().map(|(_, count)| count).sum();
+            assert_eq!(i64::from(total), i64::from(count));
         }
-        assert_eq!(spread(2, 0.25), [(0.0, 1.0), (0.25, 1.0)]);
+        assert_eq!(spread(2, 0.25), [(0, 1), (25, 1)]);
     }
 
     #[test]
@@ -467,6 +357,23 @@ mod tests {
         billed.sort_unstable();
         sent.sort_unstable();
         assert_eq!(billed, sent);
+    }
+
+    #[test]
+    fn a_period_is_over_at_its_end_and_when_the_clock_is_put_back() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let period = Period::starting(Settings::default(), at(3_610));
+        for (now, left) in [
+            (3_600, 60),
+            (3_659, 1),
+            (3_660, 0),
+            (9_999, 0),
+            (3_599, 0),
+            (0, 0),
+        ] {
+            assert_eq!(period.left(at(now)), Duration::from_secs(left), "{now}");
+            assert_eq!(period.is_over(at(now)), left == 0, "{now}");
+        }
     }
 
     #[test]

@@ -1,40 +1,41 @@
 //! Status to an MQTT broker upstream: birth and will, retained state, and the journal of events.
 //!
-//! A connection lives once. On every new one the birth goes first, then the current state, then the journal
-//! in order; a record leaves the outbox when the broker has acknowledged it.
+//! A connection lives once. On every new one the birth goes first, then the current state, then what is lost and the
+//! journal in order. Events are in the store before they are told, and leave it when the broker has acknowledged them;
+//! current state is not kept, for the next start knows better.
 
-use std::collections::HashMap;
+pub mod wire;
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use serde::Serialize;
+use anyhow::Context;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::mqtt::{
-    Backoff, Broker, Connection, ConnectionError, Incoming, Token, WINDOW, Will,
+    Broker, Connection, ConnectionError, Incoming, Patience, Token, WINDOW, Will,
 };
+use crate::clients::reach::{self, Target};
 use crate::clock::Clock;
 use crate::config::Relay as Settings;
-use crate::domain::finding::Code;
 use crate::domain::judge::Judgement;
 use crate::domain::moment::Moment;
-use crate::domain::outbox::{Id, Limits, Outbox, Rank};
-use crate::domain::report::{
-    Camera, CameraReason, CameraState, Event, EventKind, Outlet, OutletState, Report, State,
-};
-
-/// The version that stands in every topic and payload.
-const VERSION: u32 = 1;
+use crate::domain::outbox::{Current, Fate, Number, Version, Want};
+use crate::domain::report::{Camera, EventKind, Outlet, OutletState, Report};
+use crate::store::{Batch, Destination, Lost, Record, Standing, Store, Turn};
 
 /// Journal entries a second: a backlog must not push the present aside. AWS IoT Core allows 100 publishes.
 const JOURNAL_A_SECOND: usize = 20;
 
-/// An event that is told so late is history.
-const HISTORY_AFTER: Duration = Duration::from_secs(5);
+/// Bytes of events that are taken from the store at once.
+const MAX_BATCH: u64 = 256 << 10;
 
 /// How long a clean stop may wait for the broker.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -54,8 +55,8 @@ pub struct Relay {
     pub session: u64,
     /// `health` is repeated so often.
     pub period: Duration,
-    /// Bounds of what waits.
-    pub limits: Limits,
+    /// What waits.
+    pub store: Store,
     /// The time.
     pub clock: Clock,
 }
@@ -63,7 +64,7 @@ pub struct Relay {
 /// Relays until it is cancelled.
 ///
 /// # Errors
-/// None; trouble with the broker is told in `status`.
+/// The store has ended. Trouble with the broker is told in `status`.
 pub async fn run(
     relay: Relay,
     mut judgements: mpsc::Receiver<Arc<Judgement>>,
@@ -79,33 +80,43 @@ pub async fn run(
             return Ok(());
         }
     };
-    let mut backoff = Backoff::towards(&broker);
+    let server = Target::from(&broker);
+    let mut patience = Patience::towards(&broker);
     loop {
         let opened = Instant::now();
+        let mut knock = false;
         match Connection::open(&broker, &relay.node, Some(relay.will())) {
-            Ok(connection) => {
-                if live(connection, &mut desk, &mut judgements, &cancel).await == Life::Stopped {
-                    return Ok(());
-                }
-            }
+            Ok(connection) => match live(connection, &mut desk, &mut judgements, &cancel).await? {
+                Life::Stopped => return desk.close().await,
+                Life::Broken { unreachable } => knock = unreachable,
+            },
             Err(error) => desk.broken(&error),
         }
-        let pause = tokio::time::sleep(backoff.next(opened.elapsed()));
-        tokio::pin!(pause);
+        let pause = tokio::time::sleep(patience.next(opened.elapsed()));
+        let opens = async {
+            if knock {
+                reach::opens(&server).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::pin!(pause, opens);
         loop {
+            desk.ask_store();
             tokio::select! {
                 () = &mut pause => break,
-                () = cancel.cancelled() => return Ok(()),
+                () = &mut opens => break,
+                () = cancel.cancelled() => return desk.close().await,
                 Some(judgement) = judgements.recv() => desk.take_in(&judgement),
+                batch = step(&mut desk.storing) => desk.stored(batch.context("the store has ended")?),
             }
         }
     }
 }
 
 /// How a connection ended.
-#[derive(PartialEq, Eq)]
 enum Life {
-    Broken,
+    Broken { unreachable: bool },
     Stopped,
 }
 
@@ -115,49 +126,52 @@ async fn live(
     desk: &mut Desk<'_>,
     judgements: &mut mpsc::Receiver<Arc<Judgement>>,
     cancel: &CancellationToken,
-) -> Life {
-    let mut flying: HashMap<Token, Id> = HashMap::new();
-    let mut connected = false;
-    let mut journal = JOURNAL_A_SECOND;
+) -> anyhow::Result<Life> {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        if connected {
-            desk.publish(&mut connection, &mut flying, &mut journal);
-        }
+        desk.publish(&mut connection);
+        desk.ask_store();
         tokio::select! {
             incoming = connection.next() => match incoming {
-                Ok(Incoming::Connected) => {
-                    connected = true;
-                    desk.connected(&mut connection);
-                }
-                Ok(Incoming::Acked(token)) => {
-                    if let Some(id) = flying.remove(&token) {
-                        desk.acknowledged(id);
-                    }
-                }
+                Ok(Incoming::Connected) => desk.connected(&mut connection),
+                Ok(Incoming::Acked(token)) => desk.acknowledged(token),
                 Ok(Incoming::Message(message)) => desk.reassert(&mut connection, message.payload()),
                 Ok(Incoming::Subscribed { .. }) => {}
                 Err(error) => {
                     desk.broken(&error);
-                    return Life::Broken;
+                    let unreachable = error.unreachable;
+                    return Ok(Life::Broken { unreachable });
                 }
             },
             Some(judgement) = judgements.recv() => desk.take_in(&judgement),
+            batch = step(&mut desk.storing) => desk.stored(batch.context("the store has ended")?),
             // Only a backlog needs the second's new allowance.
-            _ = second.tick(), if journal < JOURNAL_A_SECOND => journal = JOURNAL_A_SECOND,
+            _ = second.tick(), if desk.allowance < JOURNAL_A_SECOND => desk.allowance = JOURNAL_A_SECOND,
             () = cancel.cancelled() => {
                 while let Ok(judgement) = judgements.try_recv() {
                     desk.take_in(&judgement);
                 }
-                if connected {
-                    desk.farewell(connection, flying).await;
+                if desk.is_connected {
+                    desk.farewell(connection).await?;
                 }
-                return Life::Stopped;
+                return Ok(Life::Stopped);
             }
         }
     }
 }
+
+/// Waits for what the store is asked, and takes it off; for ever where nothing is.
+async fn step(storing: &mut Storing<'_>) -> Option<Batch> {
+    let batch = match storing {
+        Some(future) => future.as_mut().await,
+        None => std::future::pending().await,
+    };
+    *storing = None;
+    batch
+}
+
+type Storing<'a> = Option<Pin<Box<dyn Future<Output = Option<Batch>> + Send + 'a>>>;
 
 impl Relay {
     fn broker(&self) -> anyhow::Result<Broker> {
@@ -178,19 +192,16 @@ impl Relay {
 
     fn topic(&self, rest: &str) -> String {
         format!(
-            "{}/{VERSION}/{}/{}/{rest}",
-            self.settings.prefix, self.site, self.node
+            "{}/{}/{}/{}/{rest}",
+            self.settings.prefix,
+            wire::VERSION,
+            self.site,
+            self.node
         )
     }
 
     fn presence(&self, status: &'static str) -> Vec<u8> {
-        encode(&Presence {
-            v: VERSION,
-            status,
-            boot: &self.boot,
-            session: self.session,
-            agent: (status == "online").then_some(env!("CARGO_PKG_VERSION")),
-        })
+        wire::presence(status, &self.boot, self.session)
     }
 
     fn will(&self) -> Will {
@@ -202,16 +213,33 @@ impl Relay {
     }
 }
 
-/// A record on its way to the broker.
-enum Record {
-    State { topic: String, payload: Vec<u8> },
-    Event(Box<Event>),
+/// What a message is about: what to do when the broker has it.
+enum Flying {
+    Presence,
+    State(Version),
+    Event(Number),
+    Lost(RangeInclusive<Number>),
 }
 
 /// What waits and what is known of the way: everything a connection needs that outlives it.
 struct Desk<'a> {
     relay: &'a Relay,
-    outbox: Outbox<Record>,
+    /// Current state, by topic.
+    state: Current<Vec<u8>>,
+    /// Events from the store that are not sent yet.
+    events: VecDeque<Record>,
+    /// Losses that are not told yet.
+    lost: VecDeque<Lost>,
+    flying: HashMap<Token, Flying>,
+    is_connected: bool,
+    /// Journal entries that may be sent in this second.
+    allowance: usize,
+    storing: Storing<'a>,
+    /// What the store has not been told yet.
+    turn: Turn,
+    has_news: bool,
+    standing: Standing,
+    stood_at: Moment,
     latest: Option<Arc<Judgement>>,
     health_told: Option<Moment>,
     outlet: Outlet,
@@ -220,9 +248,21 @@ struct Desk<'a> {
 
 impl<'a> Desk<'a> {
     fn new(relay: &'a Relay, status: watch::Sender<Outlet>) -> Self {
+        let now = relay.clock.now();
         let mut desk = Desk {
             relay,
-            outbox: Outbox::new(relay.limits),
+            state: Current::default(),
+            events: VecDeque::new(),
+            lost: VecDeque::new(),
+            flying: HashMap::new(),
+            is_connected: false,
+            allowance: JOURNAL_A_SECOND,
+            storing: None,
+            turn: Turn::new(Destination::Relay, now),
+            // How many wait from an earlier life.
+            has_news: true,
+            standing: Standing::default(),
+            stood_at: now.moment,
             latest: None,
             health_told: None,
             outlet: Outlet {
@@ -235,17 +275,13 @@ impl<'a> Desk<'a> {
         desk
     }
 
+    /// Its events are in the store already.
     fn take_in(&mut self, judgement: &Arc<Judgement>) {
         let now = self.relay.clock.moment();
         let report = &judgement.report;
-        for event in &judgement.events {
-            let bytes = encode(event).len() as u64;
-            self.outbox.put(
-                Rank::Transition,
-                Record::Event(Box::new(event.clone())),
-                bytes,
-                now,
-            );
+        if !judgement.events.is_empty() {
+            self.standing.more = true;
+            self.has_news = true;
         }
         let due = self
             .health_told
@@ -264,8 +300,8 @@ impl<'a> Desk<'a> {
                 .cameras
                 .binary_search_by(|camera| camera.id.as_str().cmp(id))
             {
-                Ok(at) if *is_here => self.put_camera(report, &report.cameras[at], now),
-                Ok(_) | Err(_) => self.put_state(self.camera_topic(id), Vec::new(), now),
+                Ok(at) if *is_here => self.put_camera(report, &report.cameras[at]),
+                Ok(_) | Err(_) => self.state.put(self.camera_topic(id), Vec::new()),
             }
         }
         self.latest = Some(Arc::clone(judgement));
@@ -274,45 +310,62 @@ impl<'a> Desk<'a> {
 
     fn put_health(&mut self, report: &Report, now: Moment) {
         self.health_told = Some(now);
-        let health = Health {
-            v: VERSION,
-            ts: report.at,
-            seq: report.seq,
-            boot: &report.node.boot,
-            state: report.verdict.state,
-            since: report.verdict.since,
-            reasons: &report.verdict.reasons,
-            slots: report.capacity.slots,
-            available: report.capacity.available,
-        };
-        self.put_state(self.relay.topic("health"), encode(&health), now);
+        self.state
+            .put(self.relay.topic("health"), wire::health(report));
     }
 
-    fn put_camera(&mut self, report: &Report, camera: &Camera, now: Moment) {
-        let state = CameraStatus {
-            v: VERSION,
-            ts: report.at,
-            seq: report.seq,
-            boot: &report.node.boot,
-            cam: &camera.id,
-            state: camera.state,
-            since: camera.since,
-            reason: camera.reason,
-            src: camera.source,
-            fps: camera.fps,
-            exp_fps: camera.expected_fps,
-            age_s: camera.last_frame_age_s,
-        };
-        self.put_state(self.camera_topic(&camera.id), encode(&state), now);
+    fn put_camera(&mut self, report: &Report, camera: &Camera) {
+        self.state
+            .put(self.camera_topic(&camera.id), wire::camera(report, camera));
     }
 
     fn camera_topic(&self, id: &str) -> String {
         self.relay.topic(&format!("cam/{id}/state"))
     }
 
-    fn put_state(&mut self, topic: String, payload: Vec<u8>, now: Moment) {
-        self.outbox
-            .put_state(&topic.clone(), Record::State { topic, payload }, now);
+    /// Tells the store what is new, and asks it for what may be sent.
+    fn ask_store(&mut self) {
+        let takes = self.is_connected && self.events.is_empty() && self.allowance > 0;
+        let wants_more = takes && self.standing.more;
+        if self.storing.is_some() || !(self.has_news || wants_more) {
+            return;
+        }
+        if self.turn.hand_back {
+            // They wait again, and are fetched again.
+            self.events.clear();
+        }
+        let now = self.relay.clock.now();
+        let fresh = Turn::new(Destination::Relay, now);
+        let mut turn = std::mem::replace(&mut self.turn, fresh);
+        turn.now = now;
+        turn.take = takes.then_some(Want {
+            records: self.allowance,
+            bytes: MAX_BATCH,
+            newest: 0,
+        });
+        self.has_news = false;
+        self.storing = Some(Box::pin(self.relay.store.turn(turn)));
+    }
+
+    fn stored(&mut self, batch: Batch) {
+        self.standing = batch.standing;
+        self.stood_at = self.relay.clock.moment();
+        if self.is_connected {
+            self.events.extend(batch.records);
+            let is_flying = |lost: &Lost| {
+                let mut flying = self.flying.values();
+                flying.any(|one| matches!(one, Flying::Lost(range) if *range == lost.range))
+            };
+            self.lost = batch
+                .lost
+                .into_iter()
+                .filter(|lost| !is_flying(lost))
+                .collect();
+        } else if !batch.records.is_empty() {
+            // The connection broke while they were fetched.
+            self.hand_back();
+        }
+        self.tell();
     }
 
     /// The birth, then everything that holds now: the broker may have lost what it retained.
@@ -321,30 +374,33 @@ impl<'a> Desk<'a> {
             tracing::info!(was = error, "the relay is connected again");
         }
         self.outlet.state = OutletState::Ok;
-        self.outbox.release_at_once();
+        self.is_connected = true;
+        self.has_news = true;
         self.birth(connection);
         if let Err(error) = connection.subscribe([self.relay.topic("status")]) {
             tracing::warn!(%error, "the relay can't watch its own status topic");
         }
         if let Some(latest) = self.latest.clone() {
-            let now = self.relay.clock.moment();
-            self.put_health(&latest.report, now);
+            self.put_health(&latest.report, self.relay.clock.moment());
             for camera in &latest.report.cameras {
-                self.put_camera(&latest.report, camera, now);
+                self.put_camera(&latest.report, camera);
             }
         }
         self.tell();
     }
 
-    fn birth(&self, connection: &mut Connection) {
+    fn birth(&mut self, connection: &mut Connection) {
         let (topic, payload) = (self.relay.topic("status"), self.relay.presence("online"));
-        if let Err(error) = connection.publish(&topic, payload, self.relay.settings.retain) {
-            tracing::warn!(%error, "the relay's birth was not sent");
+        match connection.publish(&topic, payload, self.relay.settings.retain) {
+            Ok(token) => {
+                self.flying.insert(token, Flying::Presence);
+            }
+            Err(error) => tracing::warn!(%error, "the relay's birth was not sent"),
         }
     }
 
     /// A will of an earlier connection may arrive after our birth: it must not bury a live node.
-    fn reassert(&self, connection: &mut Connection, payload: &[u8]) {
+    fn reassert(&mut self, connection: &mut Connection, payload: &[u8]) {
         let presence: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
         if presence["status"] == "lost" || presence["status"] == "stopped" {
             tracing::info!("somebody took this node for dead: telling again that it lives");
@@ -352,58 +408,97 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Hands to the connection what its window and the journal's rate allow.
-    fn publish(
-        &mut self,
-        connection: &mut Connection,
-        flying: &mut HashMap<Token, Id>,
-        journal: &mut usize,
-    ) {
-        let now = self.relay.clock.moment();
+    /// Hands to the connection what its window and the journal's rate allow: state, losses, events.
+    fn publish(&mut self, connection: &mut Connection) {
+        if !self.is_connected {
+            return;
+        }
         let room = WINDOW.saturating_sub(usize::try_from(connection.unacked()).unwrap_or(WINDOW));
+        let retain = self.relay.settings.retain;
         let mut refused = Vec::new();
-        for (id, since, record) in self.outbox.take(room, *journal, now) {
-            let sent = match record {
-                Record::State { topic, payload } => {
-                    connection.publish(topic, payload.clone(), self.relay.settings.retain)
-                }
-                Record::Event(event) => {
-                    *journal = journal.saturating_sub(1);
-                    let hist = (now - since > HISTORY_AFTER).then_some(true);
-                    connection.publish(
-                        &self.relay.topic("event"),
-                        encode(&Told { event, hist }),
-                        false,
-                    )
-                }
-            };
-            match sent {
+        for (version, topic, payload) in self.state.take(room) {
+            match connection.publish(topic, payload.clone(), retain) {
                 Ok(token) => {
-                    flying.insert(token, id);
+                    self.flying.insert(token, Flying::State(version));
                 }
-                Err(error) => refused.push((id, error)),
+                Err(error) => refused.push((version, error)),
             }
         }
-        for (id, error) in refused {
-            tracing::warn!(%error, "a record can't be relayed");
-            self.outbox.refuse(id);
+        for (version, error) in refused {
+            tracing::warn!(%error, "a state can't be relayed");
+            self.state.settle(version);
+        }
+        while self.allowance > 0 && connection.unacked() < WINDOW as u64 {
+            let told = if let Some(lost) = self.lost.pop_front() {
+                let told = wire::gap(&lost);
+                (
+                    self.relay.topic("lost"),
+                    Some(told),
+                    Flying::Lost(lost.range),
+                )
+            } else if let Some(record) = self.events.pop_front() {
+                let told = wire::event(&record);
+                (
+                    self.relay.topic("event"),
+                    told,
+                    Flying::Event(record.number),
+                )
+            } else {
+                break;
+            };
+            self.allowance -= 1;
+            let (topic, payload, flying) = told;
+            let sent = payload.map(|payload| connection.publish(&topic, payload, false));
+            match (sent, flying) {
+                (Some(Ok(token)), flying) => {
+                    self.flying.insert(token, flying);
+                }
+                (Some(Err(_)), Flying::Event(number)) => self.settle(number, Fate::Refused),
+                (None, Flying::Event(number)) => self.settle(number, Fate::Corrupt),
+                (Some(Err(_)) | None, Flying::Lost(_) | Flying::Presence | Flying::State(_)) => {}
+            }
         }
     }
 
-    fn acknowledged(&mut self, id: Id) {
-        self.outbox.acknowledge(id);
+    fn settle(&mut self, number: Number, fate: Fate) {
+        self.turn.settled.push((number, fate));
+        self.has_news = true;
+    }
+
+    fn acknowledged(&mut self, token: Token) {
+        match self.flying.remove(&token) {
+            Some(Flying::State(version)) => self.state.settle(version),
+            Some(Flying::Event(number)) => self.settle(number, Fate::Sent),
+            Some(Flying::Lost(range)) => {
+                self.turn.announced.push(range);
+                self.has_news = true;
+            }
+            Some(Flying::Presence) | None => {}
+        }
         self.outlet.last_success = Some(self.relay.clock.now().wall);
         self.tell();
     }
 
     /// A connection has ended; a broker that refuses us is told apart from one that can't be reached.
     fn broken(&mut self, error: &ConnectionError) {
+        self.is_connected = false;
+        self.hand_back();
         let state = if error.rejected {
             OutletState::Rejected
         } else {
             OutletState::Retrying
         };
         self.trouble(state, error.to_string());
+    }
+
+    /// Nothing that was sent will be acknowledged any more.
+    fn hand_back(&mut self) {
+        self.state.hand_back();
+        self.flying.clear();
+        self.events.clear();
+        self.lost.clear();
+        self.turn.hand_back = true;
+        self.has_news = true;
     }
 
     fn trouble(&mut self, state: OutletState, error: String) {
@@ -415,83 +510,79 @@ impl<'a> Desk<'a> {
         self.tell();
     }
 
-    /// Tells the rest and that the node has stopped; the broker then forgets the will.
-    async fn farewell(&mut self, mut connection: Connection, mut flying: HashMap<Token, Id>) {
-        self.publish(&mut connection, &mut flying, &mut WINDOW.clone());
-        let (topic, payload) = (self.relay.topic("status"), self.relay.presence("stopped"));
-        if let Err(error) = connection.publish(&topic, payload, self.relay.settings.retain) {
-            tracing::warn!(%error, "the relay's farewell was not sent");
+    /// Tells what can be told in time, and that the node has stopped; the broker then forgets the will.
+    async fn farewell(&mut self, mut connection: Connection) -> anyhow::Result<()> {
+        let rest = async {
+            self.allowance = WINDOW;
+            loop {
+                self.publish(&mut connection);
+                self.ask_store();
+                if self.storing.is_none() && self.events.is_empty() && self.flying.is_empty() {
+                    return anyhow::Ok(());
+                }
+                tokio::select! {
+                    incoming = connection.next() => match incoming {
+                        Ok(Incoming::Acked(token)) => self.acknowledged(token),
+                        Ok(Incoming::Connected | Incoming::Message(_) | Incoming::Subscribed { .. }) => {}
+                        Err(_) => return Ok(()),
+                    },
+                    batch = step(&mut self.storing) => {
+                        self.stored(batch.context("the store has ended")?);
+                    }
+                }
+            }
+        };
+        if let Ok(told) = tokio::time::timeout(FAREWELL, rest).await {
+            told?;
         }
-        for token in connection.disconnect(FAREWELL).await {
-            if let Some(id) = flying.remove(&token) {
-                self.outbox.acknowledge(id);
+        let (topic, payload) = (self.relay.topic("status"), self.relay.presence("stopped"));
+        match connection.publish(&topic, payload, self.relay.settings.retain) {
+            Ok(token) => {
+                self.flying.insert(token, Flying::Presence);
+            }
+            Err(error) => {
+                // Without a goodbye the broker tells the will, so that nobody takes the node for alive.
+                tracing::warn!(%error, "the relay's farewell was not sent");
+                return Ok(());
             }
         }
-        if self.outbox.pending() > 0 {
-            tracing::warn!(
-                pending = self.outbox.pending(),
-                "stopping with messages that the broker did not take"
-            );
+        for token in connection.disconnect(FAREWELL).await {
+            self.acknowledged(token);
         }
+        Ok(())
+    }
+
+    /// Tells the store the rest.
+    async fn close(mut self) -> anyhow::Result<()> {
+        if self.storing.is_some() {
+            let batch = step(&mut self.storing).await;
+            self.stored(batch.context("the store has ended")?);
+        }
+        self.turn.hand_back = true;
+        self.turn.now = self.relay.clock.now();
+        let batch = self.relay.store.turn(self.turn).await;
+        let pending = batch.context("the store has ended")?.standing.pending;
+        if pending > 0 {
+            tracing::info!(pending, "what the broker did not take is kept");
+        }
+        Ok(())
     }
 
     fn tell(&mut self) {
         let now = self.relay.clock.moment();
-        self.outlet.pending = self.outbox.pending();
-        self.outlet.oldest_pending_s = self.outbox.oldest(now).as_secs();
-        self.outlet.dropped = self.outbox.dropped();
-        self.status.send_replace(self.outlet.clone());
+        self.outlet.pending = self.standing.pending + self.state.pending();
+        self.outlet.oldest_pending_s = if self.standing.pending == 0 {
+            0
+        } else {
+            (self.standing.oldest + (now - self.stood_at)).as_secs()
+        };
+        self.outlet.dropped = self.standing.dropped;
+        self.status.send_if_modified(|told| {
+            let changed = *told != self.outlet;
+            if changed {
+                told.clone_from(&self.outlet);
+            }
+            changed
+        });
     }
-}
-
-fn encode(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("our own types have string keys")
-}
-
-#[derive(Serialize)]
-struct Presence<'a> {
-    v: u32,
-    status: &'static str,
-    boot: &'a str,
-    session: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Health<'a> {
-    v: u32,
-    ts: Timestamp,
-    seq: u64,
-    boot: &'a str,
-    state: State,
-    since: Timestamp,
-    reasons: &'a [Code],
-    slots: u32,
-    available: u32,
-}
-
-#[derive(Serialize)]
-struct CameraStatus<'a> {
-    v: u32,
-    ts: Timestamp,
-    seq: u64,
-    boot: &'a str,
-    cam: &'a str,
-    state: CameraState,
-    since: Timestamp,
-    reason: Option<CameraReason>,
-    src: &'static str,
-    fps: Option<f64>,
-    exp_fps: Option<f64>,
-    age_s: Option<f64>,
-}
-
-/// An event as it is told: `hist` marks what comes late.
-#[derive(Serialize)]
-struct Told<'a> {
-    #[serde(flatten)]
-    event: &'a Event,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hist: Option<bool>,
 }

@@ -4,6 +4,7 @@
 mod aws;
 mod bad_input;
 mod cameras;
+mod clock;
 mod cloud;
 mod contract;
 mod credentials;

@@ -47,7 +47,7 @@ impl Place {
     }
 
     fn credentials(&self) -> NodeCredentials {
-        NodeCredentials::new(&self.config, |_| None, Clock::start())
+        NodeCredentials::new(&self.config, |_| None, Clock::start(None))
     }
 }
 
@@ -192,7 +192,7 @@ async fn the_environment_wins_and_profiles_are_found() {
             let found = env.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        let credentials = NodeCredentials::new(&config, env, Clock::start());
+        let credentials = NodeCredentials::new(&config, env, Clock::start(None));
         assert_eq!(credentials.available().await, expected.is_some());
         let read = credentials.provide_credentials().await.ok();
         assert_eq!(read.as_ref().map(Credentials::access_key_id), expected);

@@ -57,11 +57,11 @@ impl Broker {
     }
 
     /// Host name or address, IPv6 without brackets: as an address and as a certificate's name alike.
-    pub(super) fn host(&self) -> &str {
+    pub(in crate::clients) fn host(&self) -> &str {
         &self.address.host
     }
 
-    pub(super) fn port(&self) -> u16 {
+    pub(in crate::clients) fn port(&self) -> u16 {
         self.address.port
     }
 

@@ -17,6 +17,8 @@ pub struct ConnectionError {
     pub why: String,
     /// Waiting alone won't mend it: the broker or our own files say no.
     pub rejected: bool,
+    /// There is no way to the broker: TCP could not be opened at all.
+    pub unreachable: bool,
 }
 
 impl ConnectionError {
@@ -27,6 +29,7 @@ impl ConnectionError {
             broker: broker.to_owned(),
             why,
             rejected,
+            unreachable: !connected && never_opened(error),
         }
     }
 
@@ -36,6 +39,7 @@ impl ConnectionError {
             broker: broker.to_owned(),
             why: "no answer to pings".to_owned(),
             rejected: false,
+            unreachable: false,
         }
     }
 
@@ -45,6 +49,7 @@ impl ConnectionError {
             broker: broker.to_string(),
             why,
             rejected: true,
+            unreachable: false,
         }
     }
 }
@@ -64,6 +69,29 @@ fn describe(error: &Error, connected: bool) -> (String, bool) {
         Error::NotConnAck(_) => ("does not speak MQTT 3.1.1".into(), true),
         Error::RequestsDone => ("closed".into(), false),
     }
+}
+
+/// Whether an error that came before the broker let us in means that not even TCP was open. TLS and MQTT have errors
+/// of their own; only silence looks the same at every step, and counts: most often nobody was there.
+fn never_opened(error: &Error) -> bool {
+    let Error::Io(error) = error else {
+        return matches!(error, Error::NetworkTimeout);
+    };
+    is_lookup(error)
+        || matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NetworkDown
+                | io::ErrorKind::AddrNotAvailable
+        )
+}
+
+/// The standard library has no kind for it.
+fn is_lookup(error: &io::Error) -> bool {
+    error.to_string().starts_with("failed to lookup address")
 }
 
 fn refusal(code: Code) -> &'static str {
@@ -104,7 +132,6 @@ fn io(error: &io::Error, connected: bool) -> (String, bool) {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
         return tls(error);
     }
-    let text = error.to_string();
     let words = [
         (io::ErrorKind::ConnectionRefused, "connection refused"),
         (io::ErrorKind::TimedOut, "timed out"),
@@ -115,12 +142,12 @@ fn io(error: &io::Error, connected: bool) -> (String, bool) {
         (io::ErrorKind::BrokenPipe, closed(connected)),
         (io::ErrorKind::UnexpectedEof, closed(connected)),
     ];
-    let why = if text.starts_with("failed to lookup address") {
+    let why = if is_lookup(error) {
         "the host name can't be resolved".to_owned()
     } else if let Some((_, words)) = words.iter().find(|(kind, _)| *kind == error.kind()) {
         (*words).to_owned()
     } else {
-        text
+        error.to_string()
     };
     (why, false)
 }
@@ -204,5 +231,38 @@ mod tests {
                 (words, rejected)
             );
         }
+    }
+
+    #[test]
+    fn unreachable_is_where_tcp_did_not_open() {
+        let kind = |kind: io::ErrorKind| Error::Io(kind.into());
+        let lookup = "failed to lookup address information: Temporary failure in name resolution";
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::AccessDenied);
+        for (error, unreachable) in [
+            (Error::Io(io::Error::from_raw_os_error(111)), true),
+            (Error::Io(io::Error::from_raw_os_error(110)), true),
+            (Error::Io(io::Error::from_raw_os_error(113)), true),
+            (Error::Io(io::Error::from_raw_os_error(101)), true),
+            (Error::Io(io::Error::from_raw_os_error(100)), true),
+            (Error::Io(io::Error::from_raw_os_error(99)), true),
+            (Error::Io(io::Error::other(lookup)), true),
+            (Error::NetworkTimeout, true),
+            (kind(io::ErrorKind::ConnectionReset), false),
+            (kind(io::ErrorKind::UnexpectedEof), false),
+            (kind(io::ErrorKind::PermissionDenied), false),
+            (Error::Tls(TlsError::Io(io::Error::other(alert))), false),
+            (
+                Error::Tls(TlsError::Io(io::ErrorKind::UnexpectedEof.into())),
+                false,
+            ),
+            (Error::ConnectionRefused(Code::NotAuthorized), false),
+            (Error::MqttState(StateError::AwaitPingResp), false),
+            (Error::FlushTimeout, false),
+        ] {
+            let told = |connected| ConnectionError::new("b:1", &error, connected).unreachable;
+            assert_eq!(told(false), unreachable, "{error:?}");
+            assert!(!told(true), "a broker that let us in was there: {error:?}");
+        }
+        assert!(!ConnectionError::silent("b:1").unreachable);
     }
 }

@@ -246,6 +246,7 @@ mod tests {
         Now {
             moment: Moment::after_boot(Duration::from_secs(seconds)),
             wall: Timestamp::UNIX_EPOCH,
+            sure: true,
         }
     }
 

@@ -265,6 +265,7 @@ mod tests {
         Now {
             moment: Moment::after_boot(Duration::from_secs(10_000 + seconds)),
             wall: Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).unwrap()).unwrap(),
+            sure: true,
         }
     }
 

@@ -16,7 +16,9 @@ use tracing::{info, warn};
 use self::frigate::Frigate;
 use self::intake::Heard;
 use self::json::Json;
-use crate::clients::mqtt::{self, Backoff, Broker, Connection, ConnectionError, Incoming, Message};
+use crate::clients::mqtt::{
+    self, Broker, Connection, ConnectionError, Incoming, Message, Patience,
+};
 use crate::clock::Clock;
 use crate::config;
 use crate::domain::moment::{Moment, Now};
@@ -64,7 +66,7 @@ pub async fn run(
         }
     };
     let client_id = mqtt::random_client_id();
-    let mut backoff = Backoff::towards(&broker);
+    let mut backoff = Patience::towards(&broker);
     let lives = async {
         loop {
             let (error, lasted) = listener.listen(&broker, &client_id).await;
@@ -278,6 +280,7 @@ fn refused(broker: &Broker, why: &str) -> ConnectionError {
         broker: broker.to_string(),
         why: why.to_owned(),
         rejected: true,
+        unreachable: false,
     }
 }
 

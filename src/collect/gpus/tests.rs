@@ -265,7 +265,7 @@ impl Seen {
             command,
             Vec::new(),
             out,
-            Clock::start(),
+            Clock::start(None),
             cancel.clone(),
         );
         Seen {

@@ -206,7 +206,7 @@ mod tests {
         ] {
             write(class, file, text);
         }
-        let clock = Clock::start();
+        let clock = Clock::start(None);
         let mut sensors = Sensors::default();
         assert_eq!(
             labels(&sensors.read(class, &clock)),
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_sensors_has_none() {
-        let seen = Sensors::default().read(Path::new("/nonexistent"), &Clock::start());
+        let seen = Sensors::default().read(Path::new("/nonexistent"), &Clock::start(None));
         assert_eq!(seen, []);
     }
 }

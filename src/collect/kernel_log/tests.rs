@@ -34,7 +34,7 @@ impl Bench {
         let (out, readings) = watch::channel(Reading::Pending);
         let cancel = CancellationToken::new();
         let path = folder.path().join("kern.log");
-        let task = tokio::spawn(run(path, memory, out, Clock::start(), cancel.clone()));
+        let task = tokio::spawn(run(path, memory, out, Clock::start(None), cancel.clone()));
         Bench {
             folder,
             readings,
@@ -297,7 +297,7 @@ fn tail(position: Option<Position>) -> Tail {
         ..KernelLog::default()
     };
     let (out, _) = watch::channel(Reading::Pending);
-    Tail::new("/dev/kmsg".into(), memory, out, Clock::start())
+    Tail::new("/dev/kmsg".into(), memory, out, Clock::start(None))
 }
 
 #[tokio::test]

@@ -248,6 +248,7 @@ fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Vec<Observed>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::judge::Surroundings;
     use std::collections::BTreeMap;
 
     use crate::config::Config;
@@ -257,7 +258,11 @@ mod tests {
     fn at(seconds: u64) -> Now {
         let moment = Moment::after_boot(Duration::from_secs(seconds));
         let wall = Timestamp::from_second(1_700_000_000 + i64::try_from(seconds).unwrap()).unwrap();
-        Now { moment, wall }
+        Now {
+            moment,
+            wall,
+            sure: true,
+        }
     }
 
     fn source(seen: CameraSeen, ingest: Ingest) -> Reading<CameraSource> {
@@ -284,7 +289,12 @@ mod tests {
             kernel: &Reading::Off,
             cameras: sources,
         };
-        let (mut cameras, _) = memory.settle(Look { seen, config, now });
+        let (mut cameras, _) = memory.settle(Look {
+            seen,
+            config,
+            around: &Surroundings::default(),
+            now,
+        });
         assert_eq!(cameras.len(), 1);
         cameras.remove(0)
     }

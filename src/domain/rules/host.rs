@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 use super::Look;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::Observed;
@@ -12,6 +14,15 @@ use crate::domain::snapshot::{Disk, Host};
 
 /// Memory has to be short for so long: builds and page-cache bursts are no trouble.
 const MEMORY_HOLD: Duration = Duration::from_secs(60);
+
+/// A clock that is off by less is as right as clocks are.
+const CLOCK_INFO: SignedDuration = SignedDuration::from_secs(5);
+
+/// From here on it is on its way to 5 minutes, where AWS refuses signatures.
+const CLOCK_DEGRADED: SignedDuration = SignedDuration::from_secs(60);
+
+/// A clock that is being set may jump more than once.
+const CLOCK_HOLD: Duration = Duration::from_secs(10);
 
 /// What the rules know of the server beyond the latest reading.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +59,7 @@ pub fn observe(look: Look<'_>, memory: &HostMemory, found: &mut Vec<Observed>) {
         }
     }
     kernel_log(look, found);
+    clock(look, found);
 }
 
 /// `host.disk_full`.
@@ -208,6 +220,54 @@ fn kernel_log(look: Look<'_>, found: &mut Vec<Observed>) {
     }
 }
 
+/// `host.clock`.
+fn clock(look: Look<'_>, found: &mut Vec<Observed>) {
+    let Some(ahead) = look
+        .around
+        .clock_offset
+        .filter(|ahead| ahead.abs() >= CLOCK_INFO)
+    else {
+        return;
+    };
+    let severity = if ahead.abs() >= CLOCK_DEGRADED {
+        Severity::Degraded
+    } else {
+        Severity::Info
+    };
+    let way = if ahead.is_positive() {
+        "behind"
+    } else {
+        "ahead of"
+    };
+    let evidence = format!("this machine's clock is {} {way} AWS's", in_words(ahead));
+    let clock = Observed::state(
+        Code::HostClock,
+        Subject::Host,
+        severity,
+        Advice::Inspect,
+        evidence,
+    );
+    found.push(clock.after(CLOCK_HOLD));
+}
+
+/// A length of time by its two largest units, `3 h 12 min`; the sign is left to the words around it.
+fn in_words(length: SignedDuration) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
+    let seconds = length.unsigned_abs().as_secs();
+    let largest = UNITS.iter().position(|(unit, _)| *unit <= seconds);
+    let mut left = seconds;
+    let words: Vec<String> = UNITS[largest.unwrap_or(3)..]
+        .iter()
+        .take(2)
+        .map(|(unit, name)| {
+            let count = left / unit;
+            left %= unit;
+            format!("{count} {name}")
+        })
+        .collect();
+    words.join(" ")
+}
+
 fn event(
     code: Code,
     subject: Subject,
@@ -242,6 +302,20 @@ fn is_on(disk: &Disk, device: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lengths_of_time() {
+        for (seconds, words) in [
+            (0, "0 s"),
+            (7, "7 s"),
+            (60, "1 min 0 s"),
+            (-150, "2 min 30 s"),
+            (11_549, "3 h 12 min"),
+            (-31_539_600, "365 d 1 h"),
+        ] {
+            assert_eq!(in_words(SignedDuration::from_secs(seconds)), words);
+        }
+    }
 
     #[test]
     fn a_partition_lies_on_its_disk() {

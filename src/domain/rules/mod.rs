@@ -1,10 +1,12 @@
 //! Snapshot + memory → what is wrong now; one function a rule.
 
+pub mod agent;
 mod camera_view;
 pub mod cameras;
 pub mod gpu;
 pub mod host;
 
+use super::judge::Surroundings;
 use super::moment::Now;
 use super::snapshot::Snapshot;
 use crate::config::Config;
@@ -16,6 +18,8 @@ pub struct Look<'a> {
     pub seen: Snapshot<'a>,
     /// The thresholds.
     pub config: &'a Config,
+    /// What lies outside the readings.
+    pub around: &'a Surroundings,
     /// Now.
     pub now: Now,
 }

@@ -1,0 +1,60 @@
+//! Rules for sideline itself: what it keeps and what it has lost.
+
+use super::Look;
+use crate::domain::finding::{Advice, Code, Severity, Subject};
+use crate::domain::findings::Observed;
+use crate::domain::moment::Moment;
+use crate::domain::report::Outlet;
+
+/// What the rules know of sideline beyond what it says now.
+#[derive(Debug, Clone, Default)]
+pub struct AgentMemory {
+    /// Records that the outlets had lost when it was looked last.
+    dropped: u64,
+    /// The first and the last time that it had become more.
+    losses: Option<(Moment, Moment)>,
+}
+
+impl AgentMemory {
+    /// Takes in how the outlets do.
+    pub fn take_in(&mut self, outlets: &[Outlet], now: Moment) {
+        let dropped = outlets.iter().map(|outlet| outlet.dropped).sum();
+        if dropped > self.dropped {
+            self.losses = Some((self.losses.map_or(now, |(first, _)| first), now));
+        }
+        self.dropped = dropped;
+    }
+}
+
+/// All rules for sideline itself.
+pub fn observe(look: Look<'_>, memory: &AgentMemory, found: &mut Vec<Observed>) {
+    let finding = |severity, advice, evidence| {
+        let (code, subject) = (Code::AgentOutboxLoss, Subject::Agent);
+        Observed::state(code, subject, severity, advice, evidence)
+    };
+    // `agent.outbox_loss`: it would happen at the next restart, or has happened.
+    if let Some(why) = &look.around.in_memory {
+        let evidence = format!("what waits is kept in memory, where a restart loses it: {why}");
+        found.push(finding(Severity::Degraded, Advice::Inspect, evidence));
+        return;
+    }
+    let recent = memory
+        .losses
+        .filter(|(_, last)| look.now.moment - *last <= look.config.judge.forget_after);
+    if let Some((first, last)) = recent {
+        let lost = look
+            .around
+            .outlets
+            .iter()
+            .filter(|outlet| outlet.dropped > 0);
+        let lost: Vec<String> = lost
+            .map(|outlet| format!("{} of {}", outlet.dropped, outlet.name))
+            .collect();
+        let evidence = format!(
+            "records were lost: {}; `sideline outbox list` says which",
+            lost.join(", ")
+        );
+        let loss = finding(Severity::Info, Advice::None, evidence);
+        found.push(loss.events(memory.dropped, first, last));
+    }
+}

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use rangemap::{RangeInclusiveMap, RangeInclusiveSet};
 
-use super::database::Entry;
+use super::rows::Entry;
 use crate::domain::outbox::{Fate, Number};
 
 /// The fates of one journal. The first fate of a number stands.

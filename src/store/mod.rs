@@ -15,6 +15,7 @@ mod keeper;
 mod ledger;
 mod mark;
 mod plan;
+mod rows;
 mod salvage;
 
 use std::ops::RangeInclusive;
@@ -30,8 +31,9 @@ use tokio::sync::{oneshot, watch};
 use crate::domain::memory::Memory;
 use crate::domain::moment::{Moment, Now};
 use crate::domain::outbox::{Fate, Number, Rank, Want};
-pub use database::{Destination, FILE};
+pub use database::FILE;
 use keeper::Keeper;
+pub use rows::Destination;
 
 /// Requests that may wait for the disk: nobody has more than two under way.
 const REQUESTS: usize = 16;

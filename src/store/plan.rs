@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use super::database::{Answer, Database, Destination, Entry, Row};
+use super::database::{Answer, Database};
 use super::ledger::Ledger;
+use super::rows::{Destination, Entry, Row};
 use crate::domain::outbox::Number;
 
 /// Periods so old are refused by CloudWatch: nobody needs to know any more whether they counted.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::database::{Database, Destination, Row};
+use super::database::Database;
+use super::rows::{Destination, Row};
 use crate::domain::outbox::Number;
 
 /// Looks for readable records so often in vain, then gives up.

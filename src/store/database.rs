@@ -360,7 +360,7 @@ impl Database {
     pub(super) fn count(&self, at_ms: i64, number: Number) -> Answer<()> {
         let mut statement = self
             .sql
-            .prepare_cached("INSERT OR IGNORE INTO counted VALUES (?1, ?2)")?;
+            .prepare_cached("INSERT OR REPLACE INTO counted VALUES (?1, ?2)")?;
         statement.execute([at_ms, signed(number)])?;
         Ok(())
     }

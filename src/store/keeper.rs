@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use super::boots::Boots;
 use super::database::{Database, FILE};
 use super::ledger::Ledger;
 use super::mark::Mark;
@@ -26,6 +27,20 @@ const MEMORY: u64 = 4 << 20;
 /// Share of the file that records may take, in percent; the rest is the tables' own.
 const PAYLOAD_PERCENT: u64 = 75;
 
+/// Name under which it is remembered when the machine started, each time.
+const BOOTS: &str = "boots";
+
+/// Name under which the last event is remembered that may have been told.
+const TOLD: &str = "told";
+
+/// Name under which the first number of a journal is remembered: nobody asks for those before.
+const fn first_of(journal: Destination) -> &'static str {
+    match journal {
+        Destination::CloudWatch => "first_cloudwatch",
+        Destination::Relay => "first_relay",
+    }
+}
+
 /// The database and all that is known of its records.
 pub(super) struct Keeper {
     folder: PathBuf,
@@ -41,6 +56,7 @@ pub(super) struct Keeper {
     last: [Number; 2],
     /// Events up to this number may have been told, with the time that they carry.
     told: Number,
+    boots: Boots,
     remembered: Map<String, Value>,
     plan: Plan,
     /// Grows when the journals are read anew: what was handed out before waits again.
@@ -68,6 +84,7 @@ impl Keeper {
             ledgers: Default::default(),
             last: [0; 2],
             told: 0,
+            boots: Boots::default(),
             remembered: Map::new(),
             plan: Plan::default(),
             reloads: 0,
@@ -99,11 +116,15 @@ impl Keeper {
         };
         for (name, value) in fields {
             if self.remembered.get(&name) != Some(&value) {
-                self.remembered.insert(name.clone(), value.clone());
-                self.plan.memory.insert(name, value);
+                self.remember_field(&name, value);
                 self.plan.urgent = true;
             }
         }
+    }
+
+    fn remember_field(&mut self, name: &str, value: Value) {
+        self.remembered.insert(name.to_owned(), value.clone());
+        self.plan.memory.insert(name.to_owned(), value);
     }
 
     /// Other limits, from now on.
@@ -127,14 +148,17 @@ impl Keeper {
             ..
         } = turn;
         self.plan.now_ms = now.sure.then(|| now.wall.as_millisecond());
+        if self.boots.learn(self.boot, now) {
+            let boots = serde_json::to_value(&self.boots).unwrap_or_default();
+            self.remember_field(BOOTS, boots);
+        }
         for (number, fate) in turn.settled {
             if self.outboxes[of as usize].settle(number, fate) {
                 self.gone(of, number..=number, fate);
             }
         }
         for (at, number) in turn.not_counted {
-            self.plan.counted.remove(&at.as_millisecond());
-            self.plan.discounted.push((at.as_millisecond(), number));
+            self.discount(at, number);
         }
         if turn.hand_back {
             self.outboxes[of as usize].hand_back();
@@ -160,9 +184,9 @@ impl Keeper {
         }
         if self.reloads != reloads {
             // They wait again, where they are still there, and have not been sent.
-            let back = records.drain(..).filter(|record| record.counts);
-            let back = back.map(|record| (record.at.as_millisecond(), record.number));
-            self.plan.discounted.extend(back);
+            for record in records.drain(..).filter(|record| record.counts) {
+                self.discount(record.at, record.number);
+            }
         }
         let outbox = &self.outboxes[of as usize];
         let lost = self.ledgers[of as usize].unannounced().into_iter();
@@ -192,9 +216,11 @@ impl Keeper {
         let last = &mut self.last[of as usize];
         let number = draft.number.unwrap_or(*last + 1);
         let skipped = *last + 1..=number.saturating_sub(1);
-        let knew = *last > 0;
+        let is_first = *last == 0;
         *last = number.max(*last);
-        if knew && !skipped.is_empty() {
+        if is_first {
+            self.remember_field(first_of(of), Value::from(number));
+        } else if !skipped.is_empty() {
             self.lose(of, skipped, Fate::Corrupt);
         }
         let row = Row {
@@ -257,36 +283,42 @@ impl Keeper {
 
     /// A record on its way, with the time at which it happened as it is known now.
     fn hand_out(&mut self, of: Destination, mut row: Row, now: Now) -> Record {
-        let moment = moment(row.moment_ms);
-        let here = row.boot == self.boot;
         let kept = Timestamp::from_millisecond(row.wall_ms).unwrap_or(now.wall);
-        let known = if here { now.wall_at(moment) } else { kept };
-        let is_better = known.duration_since(kept).abs() > CLOCK_TOLERANCE;
-        let mut at = if is_better { known } else { kept };
+        let here = row.boot == self.boot;
+        // Where nobody vouches for the time, this machine's clock of now still knows better than that of then.
+        let likely = if here {
+            now.wall_at(moment(row.moment_ms))
+        } else {
+            kept
+        };
+        let is_close = likely.duration_since(kept).abs() <= CLOCK_TOLERANCE;
+        let likely = if is_close { kept } else { likely };
+        let mut at = self.boots.time(row.boot, row.moment_ms, likely);
         let mut counts = false;
         match of {
             // An event that may have been told keeps its time: a repetition must be the same.
-            Destination::Relay if is_better && row.number > self.told => {
-                row.wall_ms = at.as_millisecond();
-                self.plan.restamped.push((of, row.clone()));
-                self.plan.urgent = true;
+            Destination::Relay if row.number <= self.told => at = kept,
+            Destination::Relay => {
+                self.told = row.number;
+                self.remember_field(TOLD, Value::from(row.number));
+                if at != kept {
+                    row.wall_ms = at.as_millisecond();
+                    self.plan.restamped.push((of, row.clone()));
+                    self.plan.urgent = true;
+                }
             }
-            Destination::Relay => at = kept,
             Destination::CloudWatch if row.period_ms > 0 => {
                 at = nearest(at, row.period_ms);
                 counts = row.rank == Rank::Metric && self.counts(at.as_millisecond(), row.number);
             }
             Destination::CloudWatch => {}
         }
-        if of == Destination::Relay {
-            self.told = self.told.max(row.number);
-        }
         Record {
             number: row.number,
             rank: row.rank,
             at,
             age: if here {
-                now.moment - moment
+                now.moment - moment(row.moment_ms)
             } else {
                 Duration::MAX
             },
@@ -297,16 +329,27 @@ impl Keeper {
 
     /// Whether this record may count for the period: no other has, and it has not itself, as far as anybody knows.
     fn counts(&mut self, at: i64, number: Number) -> bool {
-        let holder = match self.plan.counted.get(&at) {
-            Some(holder) => Some(*holder),
-            None => self.database.counted(at).unwrap_or(Some(number)),
-        };
-        let free = holder.is_none_or(|holder| self.plan.discounted.contains(&(at, holder)));
+        if self.plan.counted.contains_key(&at) {
+            return false;
+        }
+        // Where that can't be read, it may have.
+        let holder = self.database.counted(at).unwrap_or(Some(number));
+        let is_void = |holder| self.plan.discounted.contains(&(at, holder));
+        let free = holder.is_none_or(is_void);
         if free {
             self.plan.counted.insert(at, number);
             self.plan.urgent = true;
         }
         free
+    }
+
+    /// This record certainly has not counted for the period.
+    fn discount(&mut self, at: Timestamp, number: Number) {
+        let at = at.as_millisecond();
+        if self.plan.counted.get(&at) == Some(&number) {
+            self.plan.counted.remove(&at);
+        }
+        self.plan.discounted.push((at, number));
     }
 
     /// These records have met their fate.

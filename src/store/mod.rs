@@ -9,6 +9,7 @@
 //! - A period counts at most once: who may send its `Capacity` is committed before it is sent.
 //! - No trouble of the disk ends the agent.
 
+mod boots;
 mod database;
 pub mod inspect;
 mod keeper;

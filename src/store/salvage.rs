@@ -37,12 +37,14 @@ fn search(
         return;
     }
     *patience -= 1;
-    if next == last {
+    if range.start() == range.end() {
         return;
     }
     let middle = next + (last - next) / 2;
     search(from, of, next..=middle, patience, each);
-    search(from, of, middle + 1..=last, patience, each);
+    if middle < last {
+        search(from, of, middle + 1..=last, patience, each);
+    }
 }
 
 /// Renames the file and its log, so that an empty one can take its place; only the latest such file is kept.

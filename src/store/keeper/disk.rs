@@ -12,7 +12,7 @@ use super::super::mark::{Mark, Numbers};
 use super::super::plan::Plan;
 use super::super::rows::{Destination, Header, Row, Trouble};
 use super::super::salvage;
-use super::{Keeper, MEMORY, moment};
+use super::{BOOTS, Keeper, MEMORY, TOLD, first_of, moment};
 use crate::domain::moment::Now;
 use crate::domain::outbox::{self, Fate, Number, Outbox, Since};
 
@@ -58,6 +58,9 @@ impl Keeper {
     /// Moves from memory to the disk, with everything; `Err` says why that can't be done now.
     pub(in crate::store) fn move_to_disk(&mut self, now: Now) -> Result<(), String> {
         let text = |error: std::io::Error| error.to_string();
+        if self.is_dirty() {
+            self.flush(now);
+        }
         std::fs::create_dir_all(&self.folder).map_err(text)?;
         if self.mark.is_none() {
             self.mark = Some(Mark::open(&self.folder).map_err(text)?);
@@ -206,6 +209,7 @@ impl Keeper {
             ledger.take_in(self.database.ledger(of)?);
             if let Some(number) = ledger.forget_all_but(LEDGER_ENTRIES) {
                 self.database.forget_ledger(of, number)?;
+                self.remember_field(first_of(of), Value::from(number + 1));
             }
             let mut last = ledger.span().map_or(0, |span| *span.end());
             self.ledgers[of as usize] = ledger;
@@ -220,16 +224,29 @@ impl Keeper {
     /// The journals as the database and the plan have them. Nothing flies any more.
     fn reload_outboxes(&mut self) {
         self.reloads += 1;
+        self.told = self.remembered_number(TOLD).max(self.told);
+        let boots = self.remembered.get(BOOTS).cloned().unwrap_or_default();
+        self.boots = serde_json::from_value(boots).unwrap_or_default();
         for of in Destination::ALL {
-            let boot = self.boot;
+            let (here, boots) = (self.boot, &self.boots);
+            let entry = |header: &Header| outbox::Entry {
+                rank: header.rank,
+                bytes: header.bytes,
+                since: if header.boot == here {
+                    Since::Here(moment(header.moment_ms))
+                } else {
+                    let kept = Timestamp::from_millisecond(header.wall_ms).unwrap_or_default();
+                    Since::Earlier(boots.time(header.boot, header.moment_ms, kept))
+                },
+            };
             let mut outbox = Outbox::new(self.limits.age);
             outbox.count_lost(self.outboxes[of as usize].dropped());
             // What is damaged shows at the next look at a record.
             let _ = self
                 .database
-                .headers(of, |header| outbox.put(header.number, entry(&header, boot)));
+                .headers(of, |header| outbox.put(header.number, entry(&header)));
             for row in self.plan.inserts_of(of) {
-                outbox.put(row.number, entry(&row.header(), boot));
+                outbox.put(row.number, entry(&row.header()));
             }
             self.outboxes[of as usize] = outbox;
         }
@@ -249,7 +266,7 @@ impl Keeper {
             let planned = self.plan.inserts_of(of).map(|row| row.number..=row.number);
             covered.extend(planned);
             let last = self.last[of as usize].max(known);
-            let first = covered.first().map_or(1, |range| *range.start());
+            let first = self.remembered_number(first_of(of)).max(1);
             let gaps: Vec<_> = covered.gaps(&(first..=last)).collect();
             for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
                 self.lose(of, gap, Fate::Corrupt);
@@ -258,8 +275,7 @@ impl Keeper {
         }
         for (name, known) in [("session", marked.session), ("seq", marked.relay)] {
             let value = Value::from(self.remembered_number(name).max(known));
-            self.remembered.insert(name.to_owned(), value.clone());
-            self.plan.memory.insert(name.to_owned(), value);
+            self.remember_field(name, value);
         }
     }
 
@@ -282,7 +298,7 @@ impl Keeper {
     }
 
     /// Nothing can be written: from now on memory has to do.
-    pub(super) fn stay_in_memory(&mut self, why: &str) {
+    pub(in crate::store) fn stay_in_memory(&mut self, why: &str) {
         if !self.is_on_disk() && self.reloads > 0 {
             tracing::error!(why, "the outbox in memory can't be used");
             return;
@@ -296,21 +312,5 @@ impl Keeper {
         let why = why.to_owned();
         self.keeping.send_replace(Keeping::InMemory { why });
         self.reload_outboxes();
-    }
-}
-
-fn entry(header: &Header, boot: i64) -> outbox::Entry {
-    outbox::Entry {
-        rank: header.rank,
-        bytes: header.bytes,
-        since: since(header.boot == boot, header.moment_ms, header.wall_ms),
-    }
-}
-
-fn since(here: bool, moment_ms: i64, wall_ms: i64) -> Since {
-    if here {
-        Since::Here(moment(moment_ms))
-    } else {
-        Since::Earlier(Timestamp::from_millisecond(wall_ms).unwrap_or(Timestamp::UNIX_EPOCH))
     }
 }

@@ -20,6 +20,17 @@ generate:
     cargo run --quiet -- config defaults > config/sideline.toml.new && mv config/sideline.toml.new config/sideline.toml
     cargo run --quiet -- config schema > config/sideline.schema.json.new && mv config/sideline.schema.json.new config/sideline.schema.json
 
+# one fuzz target for so many seconds (nightly compiler, `cargo install cargo-fuzz --locked`); new inputs go to fuzz/found
+fuzz TARGET SECONDS="300":
+    mkdir -p fuzz/found/{{TARGET}} fuzz/crashes/{{TARGET}}
+    cargo +nightly fuzz run --sanitizer none {{TARGET}} \
+        fuzz/found/{{TARGET}} fuzz/corpus/{{TARGET}} fuzz/crashes/{{TARGET}} \
+        -- -max_total_time={{SECONDS}} -timeout=10
+
 bench:
-    cargo bench
+    cargo bench --bench judge --bench camera_memory --bench latency
     tests/bench/footprint
+
+# 500 kills at random moments while broker and CloudWatch fail, and the proof that nothing was lost untold
+crash:
+    tests/bench/crash

@@ -7,6 +7,8 @@
 
 #[path = "../tests/servers/aws.rs"]
 mod aws;
+#[path = "../tests/servers/fake_nvml.rs"]
+mod fake_nvml;
 #[path = "../tests/agent/field.rs"]
 mod field;
 #[allow(dead_code, reason = "here nothing restarts the broker")]

@@ -11,6 +11,8 @@ mod screen;
 
 #[path = "../tests/servers/aws.rs"]
 mod aws;
+#[path = "../tests/servers/fake_nvml.rs"]
+mod fake_nvml;
 
 use std::process::ExitCode;
 use std::time::Duration;

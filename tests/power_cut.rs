@@ -195,6 +195,7 @@ fn cut(content: &mut Vec<u8>, rng: &mut fastrand::Rng) {
     content.truncate(rng.usize(..content.len()));
 }
 
+#[expect(clippy::ptr_arg, reason = "of one shape with the other damage")]
 fn flip(content: &mut Vec<u8>, rng: &mut fastrand::Rng) {
     let place = rng.usize(..content.len());
     content[place] ^= 1 << rng.u8(..8);

@@ -3,6 +3,8 @@
 //! The double in `servers/` was written by the authors of the agent, from the same reading of the same documents:
 //! ministack and boto3 were not.
 
+#[path = "servers/fake_nvml.rs"]
+mod fake_nvml;
 #[expect(dead_code, reason = "the broker stays up here")]
 #[path = "servers/mosquitto.rs"]
 mod mosquitto;
@@ -231,12 +233,7 @@ async fn ministack(folder: &Path) -> (Child, String) {
 /// The real agent, with two cards that only a library pretends.
 async fn agent(folder: &Path, broker: &Mosquitto, cloud: &str) -> Child {
     let binary = Path::new(env!("CARGO_BIN_EXE_sideline"));
-    let library = binary.with_file_name("libnvidia_ml.so");
-    assert!(
-        library.exists(),
-        "{} is missing; run tests/run once: it builds the workspace",
-        library.display()
-    );
+    let library = fake_nvml::library();
     let card = |celsius: u32| json!({"preset": "l4", "temperature": celsius});
     let cards = json!({"gpus": [card(61), card(58)]});
     let file = |name: &str, text: &str| {

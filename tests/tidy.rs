@@ -79,10 +79,15 @@ fn no_file_imports_against_the_layers() {
 #[test]
 fn every_file_says_what_it_is_and_stays_short() {
     let mut wrong = Vec::new();
-    for file in ["src", "tests", "examples", "benches"]
-        .into_iter()
-        .flat_map(sources)
-    {
+    let folders = [
+        "src",
+        "tests",
+        "examples",
+        "benches",
+        "fuzz/src",
+        "fuzz/fuzz_targets",
+    ];
+    for file in folders.into_iter().flat_map(sources) {
         let text = fs::read_to_string(&file).unwrap();
         if !text.starts_with("//! ") {
             wrong.push(format!(

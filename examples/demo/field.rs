@@ -12,6 +12,8 @@ use anyhow::{Context, bail, ensure};
 use rumqttc::{AsyncClient, EventLoop, MqttOptions, QoS};
 use serde_json::{Map, json};
 
+use crate::fake_nvml;
+
 /// One box in a shed.
 pub(crate) struct Field {
     folder: tempfile::TempDir,
@@ -25,9 +27,9 @@ pub(crate) struct Field {
 impl Field {
     pub(crate) async fn set_up(aws_url: &str) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let library = build_fake_nvml()?;
+        let library = fake_nvml::library();
         let port = start_broker()?;
-        write_config(folder.path(), port, &library)?;
+        write_config(folder.path(), port, library)?;
         fs::write(folder.path().join("kernel.log"), "")?;
         write_gpus(folder.path(), &json!({}))?;
         let agent = start_agent(folder.path(), aws_url)?;
@@ -187,35 +189,6 @@ fn start_agent(folder: &Path, aws_url: &str) -> anyhow::Result<Child> {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()?)
-}
-
-/// The library is a package of its own that `cargo run --example` does not build by itself.
-fn build_fake_nvml() -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "fake-nvml",
-            "--message-format",
-            "json",
-        ])
-        .current_dir(root)
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo can't be started")?;
-    ensure!(
-        built.status.success(),
-        "the fake NVML library can't be built"
-    );
-    String::from_utf8_lossy(&built.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| Some(PathBuf::from(message["filenames"][0].as_str()?)))
-        .find(|file| file.ends_with("libnvidia_ml.so"))
-        .context("cargo built no library")
 }
 
 /// An MQTT broker in a thread of this program.

@@ -127,10 +127,10 @@ impl Bill {
         let metrics_monthly = price(&rows);
         let requests = requests(cloudwatch, fleet);
         let requests_monthly = REQUEST.times(requests);
-        let detail_metrics = u64::from(fleet.nodes) * detail(cloudwatch, fleet);
+        let detail_metrics = u64::from(fleet.nodes).saturating_mul(detail(cloudwatch, fleet));
         Bill {
             fleet,
-            metrics: rows.iter().map(|row| row.metrics).sum(),
+            metrics: count(&rows),
             rows,
             metrics_monthly,
             requests,
@@ -141,6 +141,12 @@ impl Bill {
             detail_monthly: METRIC.times(detail_metrics),
         }
     }
+}
+
+/// All metrics. Whatever numbers are asked for, the sums end at the largest and do not begin anew.
+fn count(rows: &[Row]) -> u64 {
+    rows.iter()
+        .fold(0, |sum: u64, row| sum.saturating_add(row.metrics))
 }
 
 fn price(rows: &[Row]) -> Dollars {
@@ -181,13 +187,12 @@ fn rows(profile: Profile, fleet: Fleet) -> Vec<Row> {
 
 /// Requests of a month: one a node and period, or as many as its data fill.
 fn requests(cloudwatch: &CloudWatch, fleet: Fleet) -> u64 {
-    let data: u64 = rows(cloudwatch.profile, Fleet { nodes: 1, ..fleet })
-        .iter()
-        .map(|row| row.metrics)
-        .sum();
+    let data = count(&rows(cloudwatch.profile, Fleet { nodes: 1, ..fleet }));
     let period = cloudwatch.period.max(Duration::from_secs(1)).as_secs();
     let periods = (MINUTES * 60).div_ceil(period);
-    u64::from(fleet.nodes) * periods * data.div_ceil(DATA_A_REQUEST)
+    u64::from(fleet.nodes)
+        .saturating_mul(periods)
+        .saturating_mul(data.div_ceil(DATA_A_REQUEST))
 }
 
 /// The detail that one node may add. The profile `full` sends it always, `capacity` never.
@@ -237,6 +242,24 @@ mod tests {
             );
             assert_eq!(seen, wanted, "{profile:?} {period} {fleet:?}");
         }
+    }
+
+    #[test]
+    fn a_fleet_beyond_all_numbers_costs_the_largest() {
+        let cloudwatch = CloudWatch {
+            profile: Profile::Full,
+            period: Duration::from_secs(1),
+            ..CloudWatch::default()
+        };
+        let most = u32::MAX;
+        let fleet = Fleet {
+            nodes: most,
+            gpus: most,
+            cameras: most,
+        };
+        let bill = Bill::of(&cloudwatch, fleet);
+        assert_eq!((bill.metrics, bill.requests), (u64::MAX, u64::MAX));
+        assert_eq!(bill.monthly, Dollars(u64::MAX));
     }
 
     #[test]

@@ -433,6 +433,9 @@ url = 'mqtts://secret@broker'
         for text in [
             "",
             "[[cameras.source]]\nkind = 'frigate'\nurl = 'mqtt://h'\n",
+            // Keys that Rust would escape in another way than TOML, and a size between the units.
+            "[cameras.expect]\n'a\u{200b}\\\"' = {}\n\"cafe\u{301}\" = { fps = 5 }\n",
+            "[outbox]\nmax_bytes = '100000001'\n",
         ] {
             let parsed = parse(text).unwrap();
             let config = parsed.config.clone();

@@ -171,13 +171,29 @@ pub(super) fn join(path: &str, key: &str) -> String {
     let key: Cow<'_, str> = if !key.is_empty() && key.chars().all(bare) {
         key.into()
     } else {
-        format!("{key:?}").into()
+        in_quotes(key).into()
     };
     if path.is_empty() {
         key.into_owned()
     } else {
         format!("{path}.{key}")
     }
+}
+
+/// A key as TOML writes it in quotes.
+fn in_quotes(key: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in key.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            control if control.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(control));
+            }
+            plain => quoted.push(plain),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// `a`, `a or b`, `a, b or c`.

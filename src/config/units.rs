@@ -50,12 +50,23 @@ pub mod size {
     use bytesize::ByteSize;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    /// Writes `256MiB`.
+    /// The largest first.
+    const UNITS: [(&str, u64); 4] = [
+        ("TiB", 1 << 40),
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+    ];
+
+    /// Writes `256MiB`: the number of the largest unit that leaves nothing over, so that it is read as the same size.
     ///
     /// # Errors
     /// Those of the serializer.
     pub fn serialize<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&size.to_string().replace(' ', "").replace(".0", ""))
+        let bytes = size.as_u64();
+        let fits = |(_, of): &&(&str, u64)| bytes.is_multiple_of(*of);
+        let (unit, of) = UNITS.iter().find(fits).unwrap_or(&("B", 1));
+        serializer.collect_str(&format_args!("{}{unit}", bytes / of))
     }
 
     /// Reads `256MiB`.

@@ -125,7 +125,7 @@ fn what_is_answered_outlives_a_power_cut_and_what_is_settled_is_gone() {
 
     // What the receiver has been told is not told again.
     life.turn(Destination::Relay, at(8), |turn| {
-        turn.announced = vec![3..=3]
+        turn.announced = vec![3..=3];
     });
     life.keeper.flush(at(8));
     let mut life = life.again("boot");
@@ -138,7 +138,7 @@ fn deletions_wait_for_the_next_commit() {
     life.put(Destination::Relay, at(1), Some(1), Rank::Transition);
     life.take(Destination::Relay, at(2));
     life.turn(Destination::Relay, at(3), |turn| {
-        turn.settled = vec![(1, Fate::Sent)]
+        turn.settled = vec![(1, Fate::Sent)];
     });
     assert!(life.keeper.is_dirty());
     life.put(Destination::CloudWatch, at(4), None, Rank::Metric);
@@ -195,7 +195,7 @@ fn times_follow_what_is_known_of_the_clock() {
     life.put(Destination::Relay, early(62), Some(2), Rank::Transition);
     let first = Want { records: 1, ..ALL };
     let told = life.turn(Destination::Relay, early(63), |turn| {
-        turn.take = Some(first)
+        turn.take = Some(first);
     });
     assert_eq!(told.records[0].at, early(61).wall);
     life.turn(Destination::Relay, early(64), |turn| turn.hand_back = true);
@@ -262,7 +262,7 @@ fn where_there_is_no_room_the_oldest_metrics_go_first() {
         .len();
     assert!(size <= 512 << 10, "{size}");
     let batch = life.turn(Destination::CloudWatch, at(2001 * MINUTE), |turn| {
-        turn.take = Some(ALL)
+        turn.take = Some(ALL);
     });
     let kept = numbers(&batch.records);
     assert!((200..=500).contains(&kept.len()), "{}", kept.len());
@@ -295,7 +295,7 @@ fn memory_has_to_do_until_the_disk_is_back() {
     let first = Want { records: 1, ..ALL };
     life.turn(Destination::Relay, at(4), |turn| turn.take = Some(first));
     life.turn(Destination::Relay, at(5), |turn| {
-        turn.settled = vec![(1, Fate::Sent)]
+        turn.settled = vec![(1, Fate::Sent)];
     });
     assert!(life.keeper.move_to_disk(at(6)).is_err());
 
@@ -327,7 +327,7 @@ fn what_memory_has_sent_is_not_sent_again_by_the_disk() {
         "the others are on the disk"
     );
     life.turn(Destination::Relay, at(6), |turn| {
-        turn.settled = vec![(4, Fate::Sent)]
+        turn.settled = vec![(4, Fate::Sent)];
     });
     life.put(Destination::Relay, at(7), Some(5), Rank::Transition);
     life.keeper.move_to_disk(at(8)).unwrap();

@@ -4,9 +4,8 @@
 use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::aws::Aws;
+use crate::fake_nvml::library;
 use crate::mosquitto::Mosquitto;
 use crate::mqtt::{self, Client, Says};
 use crate::plan::Plan;
@@ -30,6 +30,9 @@ const SIDELINE: &str = env!("CARGO_BIN_EXE_sideline");
 
 /// Stands in the log before what each life of the agent says.
 const LIFE: &str = "=== a life begins\n";
+
+/// Of a longer log the oldest lives are forgotten when a new one begins.
+const LOG_BYTES: usize = 4 << 20;
 
 /// A field server. Dropping it ends everything.
 pub(crate) struct Field {
@@ -91,7 +94,14 @@ impl Field {
 
     /// Starts the agent.
     pub(crate) fn launch_agent(&mut self) {
-        self.log.send_modify(|log| log.push_str(LIFE));
+        self.log.send_modify(|log| {
+            while log.len() > LOG_BYTES
+                && let Some(second) = log[LIFE.len()..].find(LIFE)
+            {
+                log.drain(..LIFE.len() + second);
+            }
+            log.push_str(LIFE);
+        });
         let mut agent = self
             .command(&["run"])
             .stdout(Stdio::null())
@@ -196,7 +206,17 @@ impl Field {
     }
 
     /// Follows the reports until one is so, and returns it.
-    pub(crate) async fn until(&self, what: &str, mut is_so: impl FnMut(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, what: &str, is_so: impl FnMut(&Value) -> bool) -> Value {
+        self.until_within(PATIENCE, what, is_so).await
+    }
+
+    /// As [`Field::until`], for what takes its time.
+    pub(crate) async fn until_within(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut is_so: impl FnMut(&Value) -> bool,
+    ) -> Value {
         let last = RefCell::new(Value::Null);
         let mut reached = false;
         let follow = sideline::status::client::watch;
@@ -207,10 +227,10 @@ impl Field {
             anyhow::ensure!(!reached, "that is it");
             Ok(())
         });
-        let ended = tokio::time::timeout(PATIENCE, follow).await;
+        let ended = tokio::time::timeout(patience, follow).await;
         let last = last.into_inner();
         if !reached {
-            let how = ended.map_or_else(|_| "30 s".to_owned(), |ended| format!("{ended:?}"));
+            let how = ended.map_or_else(|_| format!("{patience:?}"), |ended| format!("{ended:?}"));
             panic!(
                 "waited in vain for {what} ({how}); the last report:\n{last:#}\nthe log:\n{}",
                 self.log()
@@ -230,7 +250,7 @@ impl Field {
         latest_life(&self.log.borrow()).to_owned()
     }
 
-    /// All that all lives of the agent have logged.
+    /// All that all lives of the agent have logged, but for the oldest of very many.
     pub(crate) fn whole_log(&self) -> String {
         self.log.borrow().clone()
     }
@@ -327,21 +347,4 @@ fn port(broker: &Mosquitto) -> u16 {
 
 fn latest_life(log: &str) -> &str {
     log.rsplit_once(LIFE).map_or(log, |(_, latest)| latest)
-}
-
-/// The fake NVML library, in the folder above this executable's. Cargo does not build it for tests of another package.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let me = std::env::current_exe().expect("a path");
-        let profile = me.ancestors().nth(2).expect("target/debug");
-        let built = std::process::Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "fake-nvml", "--target-dir"])
-            .arg(profile.parent().expect("target"))
-            .args(profile.ends_with("release").then_some("--release"))
-            .status();
-        let built = built.is_ok_and(|status| status.success());
-        assert!(built, "the fake NVML library is not built");
-        profile.join("libnvidia_ml.so")
-    })
 }

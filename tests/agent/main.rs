@@ -8,6 +8,8 @@ mod clock;
 mod cloud;
 mod contract;
 mod credentials;
+#[path = "../servers/fake_nvml.rs"]
+mod fake_nvml;
 mod field;
 mod gpus;
 mod kernel_log;

@@ -12,6 +12,9 @@ use tokio::time::{MissedTickBehavior, interval};
 /// No condition here takes longer; most take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Messages that a failure shows: the latest.
+const SHOWN: usize = 100;
+
 /// Larger than anything that a test publishes.
 const LARGEST: usize = 4 << 20;
 
@@ -148,7 +151,9 @@ fn shown(messages: &[Message]) -> String {
         let payload: String = payload.chars().take(300).collect();
         format!("\n  {} {payload}", message.topic)
     };
-    messages.iter().map(line).collect()
+    let left_out = messages.len().saturating_sub(SHOWN);
+    let latest: String = messages[left_out..].iter().map(line).collect();
+    format!("{left_out} and then{latest}")
 }
 
 fn connect(port: u16, name: &str) -> (AsyncClient, EventLoop) {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use hyper::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 use serve::Shared;
@@ -31,6 +31,9 @@ mod wire;
 
 /// The longest [`Aws::until`] waits, in real time.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +200,8 @@ pub struct Aws {
     address: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
     accepting: Option<JoinHandle<()>>,
+    /// Holds the port while the server is offline, without listening, so that nobody else gets it.
+    closed: Option<TcpSocket>,
     /// Ends the thread that keeps `until` from waiting for ever.
     _ticker: mpsc::Sender<Infallible>,
 }
@@ -214,7 +219,7 @@ impl Aws {
     }
 
     async fn launch(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
-        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let listener = listen(reserve(SocketAddr::from(([127, 0, 0, 1], 0))));
         let shared = Arc::new(Shared::new());
         let mut aws = Self {
             address: listener.local_addr().expect("the listener is bound"),
@@ -222,6 +227,7 @@ impl Aws {
             shared,
             tls,
             accepting: None,
+            closed: None,
         };
         aws.accept(listener);
         aws
@@ -249,14 +255,14 @@ impl Aws {
             accepting.abort();
             // The port is free only once the task is gone; that it was aborted is no news.
             let _ = accepting.await;
+            self.closed = Some(reserve(self.address));
         }
     }
 
     /// Listens again, on the same port.
     pub async fn go_online(&mut self) {
-        if self.accepting.is_none() {
-            let listener = listen(self.address).await;
-            self.accept(listener);
+        if let Some(closed) = self.closed.take() {
+            self.accept(listen(closed));
         }
     }
 
@@ -387,10 +393,17 @@ impl Drop for Aws {
     }
 }
 
-async fn listen(address: SocketAddr) -> TcpListener {
-    TcpListener::bind(address)
-        .await
-        .expect("the port on loopback is free")
+fn reserve(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let bound = socket
+        .set_reuseaddr(true)
+        .and_then(|()| socket.bind(address));
+    bound.expect("the port on loopback is free");
+    socket
+}
+
+fn listen(socket: TcpSocket) -> TcpListener {
+    socket.listen(BACKLOG).expect("the port is reserved")
 }
 
 /// Wakes those who wait every second of real time, even where a test has stopped tokio's clock.

@@ -17,9 +17,9 @@ pub(crate) struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// A broker that lets everyone in.
+    /// A broker that lets everyone in, and drops nothing for a client that is slow.
     pub(crate) fn start() -> Self {
-        Self::start_with("allow_anonymous true\n")
+        Self::start_with("allow_anonymous true\nmax_queued_messages 0\n")
     }
 
     /// A broker with these lines in its configuration, below the listener's.

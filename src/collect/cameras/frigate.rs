@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::frigate_stats::Stats;
 use super::intake::{Heard, Intake, is_online, learned};
 use crate::domain::moment::{Moment, Now};
-use crate::domain::snapshot::{CameraSeen, CameraSource, Ingest, StreamStatus};
+use crate::domain::snapshot::{CameraSeen, CameraSource, Ingest, StreamStatus, is_valid_camera_id};
 
 /// Reads one Frigate's messages.
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl Frigate {
         }
         if let Some(known) = self.switches.get_mut(camera) {
             *known = enabled;
-        } else if self.switches.len() < self.max {
+        } else if is_valid_camera_id(camera) && self.switches.len() < self.max {
             self.switches.insert(camera.to_owned(), enabled);
         }
         Heard::default()

@@ -100,9 +100,16 @@ pub fn draft(event: &Event, now: Now) -> Draft {
 /// An event as it is told; `None` where what was kept is no event.
 #[must_use]
 pub fn event(record: &Record) -> Option<Vec<u8>> {
-    let kept: serde_json::Map<String, serde_json::Value> =
+    let mut kept: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(&record.payload).ok()?;
-    kept.get("kind")?;
+    if !["boot", "kind"]
+        .iter()
+        .all(|name| kept.get(*name).is_some_and(serde_json::Value::is_string))
+    {
+        return None;
+    }
+    // What is said here is not said twice.
+    kept.retain(|name, _| !["v", "ts", "seq", "hist"].contains(&name.as_str()));
     Some(encode(&Told {
         v: VERSION,
         ts: record.at,

@@ -99,6 +99,13 @@ pub async fn run(
         return Ok(());
     }
     let mut desk = Desk::new(&ship);
+    // What waits from an earlier life.
+    let turn = Turn::new(Destination::CloudWatch, clock.now());
+    let batch = ship.store.turn(turn).await;
+    desk.stored(batch.context("the store has ended")?);
+    if desk.standing.more {
+        desk.outlet.state = OutletState::Retrying;
+    }
     let (mut storing, mut sending) = (None, None);
     loop {
         desk.next_step(&mut storing, &mut sending);
@@ -263,12 +270,9 @@ impl<'a> Desk<'a> {
             latest: None,
             told: State::Unknown,
             turn: Turn::new(Destination::CloudWatch, now),
-            has_news: true,
+            has_news: false,
             delivery: None,
-            standing: Standing {
-                more: true,
-                ..Standing::default()
-            },
+            standing: Standing::default(),
             stood_at: now.moment,
             backoff: Backoff::up_to(LONGEST_PAUSE),
             pause: None,

@@ -72,6 +72,10 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut desk = Desk::new(&relay, status);
+    // What waits from an earlier life.
+    desk.ask_store();
+    let batch = step(&mut desk.storing).await;
+    desk.stored(batch.context("the store has ended")?);
     let broker = match relay.broker() {
         Ok(broker) => broker,
         Err(error) => {
@@ -249,7 +253,7 @@ struct Desk<'a> {
 impl<'a> Desk<'a> {
     fn new(relay: &'a Relay, status: watch::Sender<Outlet>) -> Self {
         let now = relay.clock.now();
-        let mut desk = Desk {
+        Desk {
             relay,
             state: Current::default(),
             events: VecDeque::new(),
@@ -259,20 +263,18 @@ impl<'a> Desk<'a> {
             allowance: JOURNAL_A_SECOND,
             storing: None,
             turn: Turn::new(Destination::Relay, now),
-            // How many wait from an earlier life.
             has_news: true,
             standing: Standing::default(),
             stood_at: now.moment,
             latest: None,
             health_told: None,
+            // Until it is connected.
             outlet: Outlet {
-                state: OutletState::Ok,
+                state: OutletState::Retrying,
                 ..Outlet::off("relay")
             },
             status,
-        };
-        desk.tell();
-        desk
+        }
     }
 
     /// Its events are in the store already.

@@ -350,6 +350,8 @@ impl Keeper {
             self.plan.counted.remove(&at);
         }
         self.plan.discounted.push((at, number));
+        // After a crash before this is on disk, nobody would know, and it would never count.
+        self.plan.urgent = true;
     }
 
     /// These records have met their fate.

@@ -17,5 +17,10 @@ mod lives;
 #[path = "../servers/mosquitto.rs"]
 mod mosquitto;
 mod mqtt;
+mod outbox;
 mod plan;
+#[path = "../servers/proxy.rs"]
+mod proxy;
+#[path = "../servers/receiver.rs"]
+mod receiver;
 mod secrets;

@@ -31,8 +31,14 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "supervisor",
         ],
     ),
-    // The GPU probe is a program of its own that happens to live in the same file.
-    ("cli", &["agent", "config", "domain", "status", "collect"]),
+    // The GPU probe is a program of its own that happens to live in the same file. `outbox` looks into the store without
+    // an agent, and what a record says only its outlet can read.
+    (
+        "cli",
+        &[
+            "agent", "config", "domain", "status", "collect", "store", "ship",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 

@@ -5,6 +5,7 @@ pub mod config;
 pub mod fit;
 pub mod load;
 pub mod log;
+pub mod outbox;
 pub mod run;
 pub mod status;
 
@@ -63,6 +64,9 @@ enum Command {
         after_help = "In a systemd unit:   ExecCondition=/usr/bin/sideline fit\nIn a worker script:  sideline fit || exit 75"
     )]
     Fit,
+    /// Look into the outbox: what waits to be sent, what was lost
+    #[command(subcommand, after_help = outbox::ABOUT)]
+    Outbox(outbox::OutboxCommand),
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -109,6 +113,7 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Status(options) => status::main(&options, &socket(&arguments.socket, config)?),
         Command::Check(options) => check::main(&options, config),
         Command::Fit => fit::main(&socket(&arguments.socket, config)?),
+        Command::Outbox(command) => outbox::run(command, config),
         Command::Config(command) => config::run(command, config),
         Command::Probe(Probe::Gpus { library }) => {
             crate::collect::gpus::probe::main(&library)?;

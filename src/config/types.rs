@@ -449,7 +449,7 @@ impl Default for Relay {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Outbox {
-    /// At most so much is kept; 1MiB to 64GiB. This version keeps it in memory, and at most 4MiB an outlet.
+    /// At most so much is kept, in sideline.db in paths.state; 1MiB to 64GiB. When it is full, the oldest measurements go before any event.
     #[serde(with = "units::size")]
     #[schemars(with = "String")]
     pub max_bytes: ByteSize,

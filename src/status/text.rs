@@ -2,33 +2,21 @@
 //!
 //! It is drawn from the wire form, so that a newer agent with codes we do not know is shown all the same.
 
-use std::fmt::Write;
-
 use serde_json::Value;
 
-/// Widest line.
-const WIDTH: usize = 80;
-
-/// Before what explains the line above.
-const INDENT: &str = "         ";
-
-/// Of one piece of evidence.
-const MOST_LINES: usize = 4;
+use super::page::{Page, short};
 
 /// Draws the report; the verdict first, then what is wrong, then the details.
 #[must_use]
 pub fn draw(report: &Value, colour: bool) -> String {
-    let mut page = Page {
-        text: String::new(),
-        colour,
-    };
+    let mut page = Page::new(colour);
     head(&mut page, report);
     findings(&mut page, report);
     host(&mut page, report);
     gpus(&mut page, report);
     cameras(&mut page, report);
     outlets(&mut page, report);
-    page.text
+    page.text()
 }
 
 fn head(page: &mut Page, report: &Value) {
@@ -234,65 +222,6 @@ fn paint(state: &str) -> &'static str {
     }
 }
 
-struct Page {
-    text: String,
-    colour: bool,
-}
-
-impl Page {
-    /// The rest of a line; cut where the terminal ends.
-    fn line(&mut self, rest: &str) {
-        let begun = self.text.rsplit('\n').next().map_or(0, visible);
-        let rest = short(rest.trim_end(), WIDTH.saturating_sub(begun));
-        self.text.push_str(&rest);
-        self.text.push('\n');
-    }
-
-    /// Indented, broken between words, at most `MOST_LINES` lines.
-    fn wrapped(&mut self, text: &str) {
-        let mut lines = vec![String::new()];
-        for word in text.split_whitespace() {
-            let current = lines.last_mut().expect("starts with one");
-            let width = INDENT.len() + current.chars().count() + 1 + word.chars().count();
-            if current.is_empty() || width <= WIDTH {
-                current.push_str(if current.is_empty() { "" } else { " " });
-                current.push_str(word);
-            } else {
-                lines.push(word.to_owned());
-            }
-        }
-        for line in lines.iter().take(MOST_LINES) {
-            self.line(&format!("{INDENT}{line}"));
-        }
-    }
-
-    fn piece(&mut self, text: &str) {
-        self.text.push_str(text);
-    }
-
-    fn start(&mut self, paint: &str, text: &str) {
-        // Writing to a string can't fail.
-        let _ = if self.colour {
-            write!(self.text, "\x1b[1;{paint}m{text}\x1b[0m")
-        } else {
-            write!(self.text, "{text}")
-        };
-    }
-}
-
-/// Characters of a begun line that the terminal shows.
-fn visible(line: &str) -> usize {
-    let mut inside = false;
-    let shown = line.chars().filter(|character| {
-        let escape = *character == '\x1b';
-        let end = inside && *character == 'm';
-        let show = !inside && !escape;
-        inside = (inside || escape) && !end;
-        show
-    });
-    shown.count()
-}
-
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -343,21 +272,9 @@ fn span(seconds: u64) -> String {
     }
 }
 
-fn short(text: &str, width: usize) -> String {
-    // Whatever a camera, a kernel line or a broker said must not move the cursor.
-    let clean: String = text
-        .chars()
-        .map(|c| if c.is_control() { '·' } else { c })
-        .collect();
-    if clean.chars().count() <= width {
-        return clean;
-    }
-    let cut: String = clean.chars().take(width.saturating_sub(1)).collect();
-    cut + "…"
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::page::{WIDTH, visible};
     use super::*;
     use serde_json::json;
 

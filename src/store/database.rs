@@ -3,14 +3,17 @@
 //! SQLite with a write-ahead log and `synchronous=FULL`: what is committed survives a power cut. SQLite does not see
 //! bits that flip inside of a row, so every row carries a checksum.
 
+mod look;
+
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row as Sql, params};
+use rusqlite::{Connection, OptionalExtension, Row as Sql, params};
 use rusqlite_migration::{M, Migrations};
 
 use super::rows::{Destination, Entry, Header, ROW, Row, Trouble, rank_code};
 use crate::domain::outbox::{Fate, Number, Rank};
+pub(super) use look::Maker;
 
 /// The file's name in `paths.state`.
 pub const FILE: &str = "sideline.db";
@@ -44,16 +47,6 @@ impl Database {
     /// It can't be used, is damaged, is not ours, or is of a later version.
     pub(super) fn open(path: &Path, max_bytes: u64) -> Answer<Self> {
         Self::prepare(Connection::open(path)?, max_bytes)
-    }
-
-    /// Opens the file to look at it; changes nothing.
-    ///
-    /// # Errors
-    /// It is not there, can't be read, or is not ours.
-    pub(super) fn look(path: &Path) -> Answer<Self> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let sql = Connection::open_with_flags(path, flags)?;
-        Ok(Database { sql })
     }
 
     /// A database in memory, for when there is no file to write.
@@ -129,12 +122,19 @@ impl Database {
     /// It can't even look.
     pub(super) fn check(&self) -> Answer<Vec<String>> {
         let mut found = Vec::new();
-        self.sql.pragma_query(None, "integrity_check", |row| {
-            found.push(row.get::<_, String>(0)?);
+        let checked = self.sql.pragma_query(None, "integrity_check", |row| {
+            let text: String = row.get(0)?;
+            // One finding may have several lines, with a headline.
+            let lines = text.lines().filter(|line| !line.starts_with("***"));
+            found.extend(lines.map(str::to_owned));
             Ok(())
-        })?;
+        });
         found.retain(|line| line != "ok");
-        Ok(found)
+        match checked {
+            // It stumbles over what it has found.
+            Err(error) if found.is_empty() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(found),
+        }
     }
 
     /// Adds a record.

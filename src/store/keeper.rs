@@ -33,14 +33,6 @@ const BOOTS: &str = "boots";
 /// Name under which the last event is remembered that may have been told.
 const TOLD: &str = "told";
 
-/// Name under which the first number of a journal is remembered: nobody asks for those before.
-const fn first_of(journal: Destination) -> &'static str {
-    match journal {
-        Destination::CloudWatch => "first_cloudwatch",
-        Destination::Relay => "first_relay",
-    }
-}
-
 /// The database and all that is known of its records.
 pub(super) struct Keeper {
     folder: PathBuf,
@@ -219,7 +211,7 @@ impl Keeper {
         let is_first = *last == 0;
         *last = number.max(*last);
         if is_first {
-            self.remember_field(first_of(of), Value::from(number));
+            self.remember_field(of.first_name(), Value::from(number));
         } else if !skipped.is_empty() {
             self.lose(of, skipped, Fate::Corrupt);
         }

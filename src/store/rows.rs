@@ -31,6 +31,14 @@ impl Destination {
         }
     }
 
+    /// Name under which its first number is remembered: nobody asks for those before.
+    pub(super) const fn first_name(self) -> &'static str {
+        match self {
+            Destination::CloudWatch => "first_cloudwatch",
+            Destination::Relay => "first_relay",
+        }
+    }
+
     pub(super) const fn code(self) -> i64 {
         match self {
             Destination::CloudWatch => 0,

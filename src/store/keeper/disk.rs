@@ -12,7 +12,7 @@ use super::super::mark::{Mark, Numbers};
 use super::super::plan::Plan;
 use super::super::rows::{Destination, Header, Row, Trouble};
 use super::super::salvage;
-use super::{BOOTS, Keeper, MEMORY, TOLD, first_of, moment};
+use super::{BOOTS, Keeper, MEMORY, TOLD, moment};
 use crate::domain::moment::Now;
 use crate::domain::outbox::{self, Fate, Number, Outbox, Since};
 
@@ -209,7 +209,7 @@ impl Keeper {
             ledger.take_in(self.database.ledger(of)?);
             if let Some(number) = ledger.forget_all_but(LEDGER_ENTRIES) {
                 self.database.forget_ledger(of, number)?;
-                self.remember_field(first_of(of), Value::from(number + 1));
+                self.remember_field(of.first_name(), Value::from(number + 1));
             }
             let mut last = ledger.span().map_or(0, |span| *span.end());
             self.ledgers[of as usize] = ledger;
@@ -266,7 +266,7 @@ impl Keeper {
             let planned = self.plan.inserts_of(of).map(|row| row.number..=row.number);
             covered.extend(planned);
             let last = self.last[of as usize].max(known);
-            let first = self.remembered_number(first_of(of)).max(1);
+            let first = self.remembered_number(of.first_name()).max(1);
             let gaps: Vec<_> = covered.gaps(&(first..=last)).collect();
             for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
                 self.lose(of, gap, Fate::Corrupt);

@@ -123,7 +123,8 @@ fn outlet((of, journal): &(Destination, Journal)) -> Value {
             "fate": gone.fate.name(),
             "since": gone.times.map(|(since, _)| since),
             "until": gone.times.map(|(_, until)| until),
-            "announced": gone.announced,
+            // Only the relay has readers who are told of what is lost.
+            "announced": (*of == Destination::Relay && gone.fate.is_loss()).then_some(gone.announced),
         })
     };
     json!({

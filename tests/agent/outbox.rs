@@ -207,3 +207,82 @@ async fn what_may_have_arrived_counts_once_and_is_told_apart() {
     assert_eq!(unsure[0]["first"], unsure[0]["last"]);
     assert_eq!(field.sideline(&["outbox", "verify"]).await.status, Some(0));
 }
+
+#[tokio::test]
+async fn each_fault_of_cloudwatch_is_named_and_costs_nothing() {
+    let plan = Plan::new().expecting_cameras();
+    let mut field = Field::without_agent(plan).await;
+    field.stats(all_is_well());
+    field.start_agent().await;
+    field.aws.until(|log| !cloud::periods(log).is_empty()).await;
+    for (fault, state, words) in [
+        (Fault::Throttle, "retrying", "Throttling"),
+        (Fault::InternalError, "retrying", "Internal"),
+        (Fault::Unavailable, "retrying", "ServiceUnavailable"),
+        (Fault::AccessDenied, "rejected", "AccessDenied"),
+        (Fault::ExpiredToken, "retrying", "ExpiredToken"),
+        (Fault::ResetBeforeReading, "retrying", "reset"),
+        (Fault::Garbage(200), "retrying", "captive portal"),
+        (Fault::Garbage(502), "retrying", ""),
+    ] {
+        field.aws.fault(fault, Times::UntilCleared);
+        let named = |report: &Value| {
+            let outlet = &report["outlets"][0];
+            let error = outlet["error"].as_str();
+            outlet["state"] == state && error.is_some_and(|error| error.contains(words))
+        };
+        field.until(&format!("{fault:?}"), named).await;
+        field.aws.clear_faults();
+        let ok = |report: &Value| told(report, 0) && report["outlets"][0]["error"].is_null();
+        field.until(&format!("the end of {fault:?}"), ok).await;
+    }
+    field.aws.go_offline().await;
+    let refused = |report: &Value| {
+        report["outlets"][0]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("refused"))
+    };
+    field.until("nobody there", refused).await;
+    field.aws.go_online().await;
+    let report = field
+        .until("somebody there", |report| told(report, 0))
+        .await;
+    assert_eq!(report["outlets"][0]["dropped"], 0, "{report:#}");
+    assert!(field.stop().await.success(), "{}", field.log());
+    // What certainly did not arrive was repeated whole: only a connection that was cut may have cost a count.
+    let log = field.aws.log();
+    let periods = cloud::capacities(&log);
+    let ends = periods.keys().next().zip(periods.keys().next_back());
+    let (first, last) = ends.expect("some");
+    let missing = (*first..=*last).filter(|second| !periods.contains_key(second));
+    let missing: Vec<i64> = missing.collect();
+    let measured: Vec<i64> = cloud::data(&log, "CpuUtilization")
+        .iter()
+        .map(|one| one.timestamp.as_second())
+        .collect();
+    assert!(
+        missing.iter().all(|second| measured.contains(second)),
+        "{missing:?} were lost altogether"
+    );
+}
+
+#[tokio::test]
+async fn a_will_that_comes_late_buries_no_live_node() {
+    let (mut field, _way, listener) = behind_a_proxy().await;
+    let online = |json: &Value| json["status"] == "online";
+    let birth = listener.message("the birth", "/status", online).await;
+    let mut will = birth.clone();
+    will["status"] = "lost".into();
+    let topic = "sideline/1/north/mi-0field/status";
+    listener.publish(topic, will.to_string(), true).await;
+    let again = |all: &[crate::mqtt::Message]| {
+        let said = all
+            .iter()
+            .filter(|one| one.topic == topic)
+            .map(|one| one.json());
+        let said: Vec<Value> = said.map(|one| one["status"].clone()).collect();
+        said.ends_with(&["online".into(), "lost".into(), "online".into()])
+    };
+    listener.until("another birth", again).await;
+    assert!(field.stop().await.success());
+}

@@ -491,7 +491,12 @@ async fn what_stands_before_a_broken_page_is_exported() {
     .await;
     node.close(store).await;
     let mut bytes = std::fs::read(node.file()).unwrap();
-    let middle = bytes.len() / 2 / 1024 * 1024;
+    // A page of records begins with 13.
+    let pages: Vec<usize> = (0..bytes.len())
+        .step_by(1024)
+        .filter(|page| bytes[*page] == 13)
+        .collect();
+    let middle = pages[pages.len() / 2];
     bytes[middle..middle + 1024].fill(0);
     std::fs::write(node.file(), bytes).unwrap();
 

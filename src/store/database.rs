@@ -11,6 +11,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Row as Sql, params};
 use rusqlite_migration::{M, Migrations};
 
+use super::room::{self, Room};
 use super::rows::{Destination, Entry, Header, ROW, Row, Trouble, rank_code};
 use crate::domain::outbox::{Fate, Number, Rank};
 pub(super) use look::Maker;
@@ -22,14 +23,16 @@ pub const FILE: &str = "sideline.db";
 const APPLICATION: i32 = i32::from_be_bytes(*b"side");
 
 /// Small pages: a period's commit touches few of them, and each is written whole.
-const PAGE: i64 = 1024;
+pub(super) const PAGE: i64 = 1024;
 
 /// What SQLite may cache.
 const CACHE_KIB: i64 = 128;
 
-/// The write-ahead log is copied into the file at this size, and never cut below it: on a full disk that is the room
-/// that is left to work in.
+/// The write-ahead log is copied into the file when it has so many pages.
 const LOG_PAGES: i64 = 512;
+
+/// What it is given of the disk, and never cut below: the last commit before it is copied may be a large one.
+pub(super) const LOG_ROOM: u64 = 1 << 20;
 
 /// What SQL says, or why it can't.
 pub(super) type Answer<T> = Result<T, Trouble>;
@@ -38,6 +41,8 @@ pub(super) type Answer<T> = Result<T, Trouble>;
 #[derive(Debug)]
 pub(super) struct Database {
     sql: Connection,
+    /// Closed after the connection; `None` in memory and where nothing is written.
+    room: Option<Room>,
 }
 
 impl Database {
@@ -46,7 +51,18 @@ impl Database {
     /// # Errors
     /// It can't be used, is damaged, is not ours, or is of a later version.
     pub(super) fn open(path: &Path, max_bytes: u64) -> Answer<Self> {
-        Self::prepare(Connection::open(path)?, max_bytes)
+        let mut database = Self::prepare(Connection::open(path)?)?;
+        database.room = Some(Room::of(&database.sql, path, max_bytes)?);
+        Ok(database)
+    }
+
+    /// Opens a file that was set aside, to read what can be read of it and of its log.
+    ///
+    /// # Errors
+    /// It can't be used.
+    pub(super) fn set_aside(path: &Path) -> Answer<Self> {
+        let sql = Connection::open(path)?;
+        Ok(Database { sql, room: None })
     }
 
     /// A database in memory, for when there is no file to write.
@@ -54,10 +70,13 @@ impl Database {
     /// # Errors
     /// There is no memory.
     pub(super) fn in_memory(max_bytes: u64) -> Answer<Self> {
-        Self::prepare(Connection::open_in_memory()?, max_bytes)
+        let database = Self::prepare(Connection::open_in_memory()?)?;
+        let pages = i64::try_from(max_bytes).unwrap_or(i64::MAX) / PAGE;
+        room::limit(&database.sql, pages)?;
+        Ok(database)
     }
 
-    fn prepare(mut sql: Connection, max_bytes: u64) -> Answer<Self> {
+    fn prepare(mut sql: Connection) -> Answer<Self> {
         sql.pragma_update(None, "page_size", PAGE)?;
         sql.pragma_update(None, "cache_size", -CACHE_KIB)?;
         let theirs: i32 = sql.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -66,10 +85,15 @@ impl Database {
         if tables > 0 && theirs != APPLICATION {
             return Err(Trouble::Corrupt("it is not sideline's".to_owned()));
         }
+        // Before anything is written: where a list of free pages is damaged, a write destroys what could still be read.
+        let whole: String = sql.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if whole != "ok" {
+            return Err(Trouble::Corrupt(whole));
+        }
         sql.pragma_update(None, "journal_mode", "WAL")?;
         sql.pragma_update(None, "synchronous", "FULL")?;
         sql.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
-        sql.pragma_update(None, "journal_size_limit", LOG_PAGES * PAGE)?;
+        sql.pragma_update(None, "journal_size_limit", signed(LOG_ROOM))?;
         sql.pragma_update(None, "application_id", APPLICATION)?;
         migrations().to_latest(&mut sql).map_err(|error| {
             if let rusqlite_migration::Error::RusqliteError { err, .. } = error {
@@ -78,21 +102,18 @@ impl Database {
                 Trouble::Corrupt(error.to_string())
             }
         })?;
-        let database = Database { sql };
-        database.limit(max_bytes)?;
-        Ok(database)
+        Ok(Database { sql, room: None })
     }
 
-    /// Bounds the file.
+    /// Takes room for so many bytes from the disk, up to a file of `max_bytes`. False: there is no more.
     ///
     /// # Errors
     /// As any statement.
-    pub(super) fn limit(&self, max_bytes: u64) -> Answer<()> {
-        let pages = i64::try_from(max_bytes).unwrap_or(i64::MAX) / PAGE;
-        // It answers with the number that holds now.
-        self.sql
-            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
-        Ok(())
+    pub(super) fn grow(&self, bytes: u64, max_bytes: u64) -> Answer<bool> {
+        match &self.room {
+            Some(room) => room.grow(&self.sql, bytes, max_bytes),
+            None => Ok(false),
+        }
     }
 
     /// Does all of it, or nothing.
@@ -103,16 +124,6 @@ impl Database {
         let transaction = self.sql.unchecked_transaction()?;
         job(self)?;
         transaction.commit()?;
-        Ok(())
-    }
-
-    /// Copies the log into the file, so that its room can be used anew.
-    ///
-    /// # Errors
-    /// As any statement.
-    pub(super) fn checkpoint(&self) -> Answer<()> {
-        self.sql
-            .query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
         Ok(())
     }
 

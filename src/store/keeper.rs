@@ -125,11 +125,6 @@ impl Keeper {
         for outbox in &mut self.outboxes {
             outbox.set_longest(limits.age);
         }
-        if self.is_on_disk()
-            && let Err(error) = self.database.limit(limits.bytes)
-        {
-            tracing::warn!(%error, "the database's size can't be bounded");
-        }
     }
 
     /// Carries out one turn.

@@ -16,6 +16,7 @@ mod keeper;
 mod ledger;
 mod mark;
 mod plan;
+mod room;
 mod rows;
 mod salvage;
 

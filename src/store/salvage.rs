@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rangemap::RangeInclusiveSet;
 
 use super::database::Database;
 use super::rows::{Destination, Row};
@@ -13,10 +14,33 @@ use crate::domain::outbox::Number;
 /// Looks for readable records so often in vain, then gives up.
 const PATIENCE: u32 = 20_000;
 
-/// Reads every record that SQLite can still find: where a page is damaged, the search goes on behind it.
-pub(super) fn rescue(from: &Database, of: Destination, last: Number, each: &mut impl FnMut(Row)) {
-    let mut patience = PATIENCE;
-    search(from, of, 0..=last, &mut patience, each);
+/// Asks for so many missing records one by one, the newest first.
+const MISSING: usize = 200_000;
+
+/// No number is so far beyond the last one that is known: the mark may be a few behind, or gone.
+const BEYOND: Number = 1 << 20;
+
+/// Reads every record that SQLite can still find: where a page is damaged, the search goes on behind it. `known` have
+/// a fate already, and `last` is the last number that is known of.
+pub(super) fn rescue(
+    from: &Database,
+    of: Destination,
+    known: RangeInclusiveSet<Number>,
+    last: Number,
+    each: &mut impl FnMut(Row),
+) {
+    let (mut patience, mut found) = (PATIENCE, known);
+    search(from, of, 0..=last + BEYOND, &mut patience, &mut |row| {
+        found.insert(row.number..=row.number);
+        each(row);
+    });
+    // A key that is damaged ends a range too early without a word; its neighbours are found by their own.
+    let missing: Vec<_> = found.gaps(&(1..=last.max(1))).collect();
+    for number in missing.into_iter().flatten().rev().take(MISSING) {
+        if let Ok(Some(row)) = from.fetch(of, number) {
+            each(row);
+        }
+    }
 }
 
 /// Halves a range that can't be read to its end, until what is readable is read.

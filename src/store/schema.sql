@@ -45,3 +45,8 @@ CREATE TABLE memory (
     value TEXT NOT NULL,
     checksum INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- Fills the file up when it grows, so that its room is ours; empty otherwise.
+CREATE TABLE ballast (
+    room BLOB NOT NULL
+);

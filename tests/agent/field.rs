@@ -263,10 +263,16 @@ impl Field {
         assert!(said, "{words:?} was never logged:\n{}", self.log());
     }
 
+    /// The agent's process.
+    pub(crate) fn pid(&self) -> u32 {
+        let agent = self.agent.as_ref().and_then(Child::id);
+        agent.expect("the agent runs")
+    }
+
     /// Sends the agent a signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let agent = self.agent.as_ref().and_then(Child::id);
-        let pid = agent.and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        let id = i32::try_from(self.pid()).ok();
+        let pid = id.and_then(rustix::process::Pid::from_raw);
         let pid = pid.expect("the agent runs");
         rustix::process::kill_process(pid, signal).expect("our own child");
     }

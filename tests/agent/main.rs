@@ -2,12 +2,16 @@
 
 #[path = "../servers/aws.rs"]
 mod aws;
+mod backlog;
 mod bad_input;
 mod cameras;
 mod clock;
 mod cloud;
 mod contract;
 mod credentials;
+mod disk;
+#[path = "../servers/door.rs"]
+mod door;
 #[path = "../servers/fake_nvml.rs"]
 mod fake_nvml;
 mod field;

@@ -87,11 +87,15 @@ async fn no_password_is_ever_told() {
     let log = field.aws.log();
     told.extend(log.requests.iter().map(|one| format!("{one:?}")));
     told.extend(log.calls.iter().map(|one| format!("{one:?}")));
+    // Also what the disk keeps, before and after it is tidied up.
+    told.extend(kept(&field));
     field.stop().await;
     let log = field.whole_log();
     assert!(log.contains("TRACE"), "the log is as talkative as can be");
     told.push(log);
-    told.push(std::fs::read_to_string(field.path("state/memory.json")).expect("it is there"));
+    let kept = kept(&field);
+    assert!(!kept.is_empty(), "something is kept");
+    told.extend(kept);
 
     assert!(
         told.iter().any(|text| text.contains("hole07")),
@@ -106,4 +110,14 @@ async fn no_password_is_ever_told() {
         let leaks: Vec<&str> = leaks.collect();
         assert!(leaks.is_empty(), "{secret} is told: {leaks:#?}");
     }
+}
+
+/// The files in the state folder.
+fn kept(field: &Field) -> Vec<String> {
+    let files = std::fs::read_dir(field.path("state")).expect("it is there");
+    files
+        .flatten()
+        .filter_map(|file| std::fs::read(file.path()).ok())
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .collect()
 }

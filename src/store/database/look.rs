@@ -43,13 +43,14 @@ impl Database {
         // has become read-only, the file alone is everything.
         let alone = matches!(code, Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly));
         if !alone || has_log(path) {
-            return Ok(Database { sql });
+            return Ok(Database { sql, room: None });
         }
         let name = percent_encode(path.as_os_str().as_encoded_bytes(), NON_ALPHANUMERIC);
         let name = format!("file:{name}?immutable=1");
         let flags = flags | OpenFlags::SQLITE_OPEN_URI;
         Ok(Database {
             sql: Connection::open_with_flags(name, flags)?,
+            room: None,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::domain::moment::Now;
 use crate::domain::outbox::{self, Fate, Number, Outbox, Since};
 
 /// A commit that finds no room is tried so often, each time with more room made.
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 4;
 
 /// Room that is made at least when the file is full.
 const LEAST_ROOM: u64 = 64 << 10;
@@ -32,7 +32,7 @@ impl Keeper {
     /// Commits what waits to be written, whatever it takes: room is made where there is none, a damaged file is left
     /// behind, and where nothing helps memory has to do.
     pub(in crate::store) fn flush(&mut self, now: Now) {
-        for attempt in 0..ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let written = self
                 .database
                 .commit(|database| self.plan.write(database, &self.ledgers));
@@ -42,7 +42,7 @@ impl Keeper {
                     self.write_mark();
                     return;
                 }
-                Err(Trouble::Full) => self.make_room(attempt),
+                Err(Trouble::Full) => self.make_room(),
                 Err(Trouble::Corrupt(why)) => self.leave_behind(&why, now),
                 Err(Trouble::Unusable(why)) => self.stay_in_memory(&why),
             }
@@ -90,17 +90,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// The file is full: first what the log holds makes room, then the oldest records go.
-    fn make_room(&mut self, attempt: u32) {
-        if let Err(error) = self.database.checkpoint() {
-            tracing::debug!(%error, "the log can't be emptied");
-        }
-        if attempt == 0 {
-            return;
-        }
+    /// The file is full: it grows, and where it can't the oldest records go, but no more of them than are in the way:
+    /// where that does not help, they are better kept.
+    fn make_room(&mut self) {
         let planned: u64 = self.plan.inserts.values().map(Row::bytes).sum();
+        let room = LEAST_ROOM.max(2 * planned);
+        match self.database.grow(room, self.limits.bytes) {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the file can't grow"),
+        }
         let taken: u64 = self.outboxes.iter().map(Outbox::bytes).sum();
-        let room = (LEAST_ROOM << attempt).max(2 * planned);
         let limit = taken.saturating_sub(room);
         for (place, range) in outbox::make_room(&mut self.outboxes, 0, limit) {
             self.gone(Destination::ALL[place], range, Fate::Full);
@@ -143,7 +143,7 @@ impl Keeper {
     /// Takes over what is readable of a damaged file.
     fn pour(&mut self, aside: &Path, now: Now) {
         // To be read it must be opened for writing: its log has to be played.
-        match Database::open(aside, u64::MAX).or_else(|_| Database::look(aside)) {
+        match Database::set_aside(aside).or_else(|_| Database::look(aside)) {
             Ok(old) => self.take_over(&old, now),
             Err(error) => tracing::error!(%error, "nothing of the damaged database can be read"),
         }
@@ -167,9 +167,9 @@ impl Keeper {
                 self.plan.gone.push((of, entry.range.clone()));
             }
             self.ledgers[of as usize].take_in(entries);
-            let end = self.numbers_end(of);
+            let (known, last) = (self.ledgers[of as usize].covered(), self.last_known(of));
             let mut rows = Vec::new();
-            salvage::rescue(old, of, end, &mut |row| {
+            salvage::rescue(old, of, known, last, &mut |row| {
                 rows.push(row);
                 if rows.len() >= RESCUED_AT_ONCE {
                     self.adopt(of, std::mem::take(&mut rows), now);
@@ -190,15 +190,14 @@ impl Keeper {
         }
     }
 
-    /// No record can have a number beyond this.
-    fn numbers_end(&self, of: Destination) -> Number {
+    /// The last number of a journal, by all that tells of it.
+    fn last_known(&self, of: Destination) -> Number {
         let marked = self.mark.as_ref().map(Mark::numbers).unwrap_or_default();
         let marked = match of {
             Destination::CloudWatch => marked.cloudwatch,
             Destination::Relay => marked.relay.max(self.remembered_number("seq")),
         };
-        // A mark may be a few behind, or gone.
-        marked.max(self.last[of as usize]) + (1 << 20)
+        marked.max(self.last[of as usize])
     }
 
     /// Learns what the database holds.

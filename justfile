@@ -31,6 +31,11 @@ bench:
     cargo bench --bench judge --bench camera_memory --bench latency
     tests/bench/footprint
 
+# the end of an outage of two weeks, and what a quiet node writes to its disk
+bench-outbox:
+    tests/bench/outage
+    tests/bench/writes
+
 # 500 kills at random moments while broker and CloudWatch fail, and the proof that nothing was lost untold
 crash:
     tests/bench/crash

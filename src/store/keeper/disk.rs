@@ -1,5 +1,7 @@
 //! The keeper and its disk: commits, whatever it takes, moves between disk and memory, and what is saved of a damaged file.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -61,7 +63,12 @@ impl Keeper {
         if self.is_dirty() {
             self.flush(now);
         }
-        std::fs::create_dir_all(&self.folder).map_err(text)?;
+        let mut folder = DirBuilder::new();
+        folder
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.folder)
+            .map_err(text)?;
         if self.mark.is_none() {
             self.mark = Some(Mark::open(&self.folder).map_err(text)?);
         }
@@ -76,6 +83,7 @@ impl Keeper {
             }
             Err(error @ (Trouble::Full | Trouble::Unusable(_))) => return Err(error.to_string()),
         };
+        let was_used = self.reloads > 0;
         let memory = std::mem::replace(&mut self.database, database);
         self.keeping.send_replace(Keeping::OnDisk);
         let loaded = self.load();
@@ -84,7 +92,9 @@ impl Keeper {
         } else if let Err(error) = loaded {
             self.leave_behind(&error.to_string(), now);
         }
-        self.take_over(&memory, now);
+        if was_used {
+            self.take_over(&memory, now);
+        }
         self.announce_gaps();
         self.flush(now);
         Ok(())

@@ -10,8 +10,6 @@
 mod aws;
 #[path = "../tests/agent/backlog.rs"]
 mod backlog;
-#[path = "../tests/servers/door.rs"]
-mod door;
 #[path = "../tests/servers/fake_nvml.rs"]
 mod fake_nvml;
 #[path = "../tests/agent/field.rs"]
@@ -25,6 +23,8 @@ mod mqtt;
 #[allow(dead_code, reason = "a benchmark needs one plan")]
 #[path = "../tests/agent/plan.rs"]
 mod plan;
+#[path = "../tests/servers/proxy.rs"]
+mod proxy;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -34,11 +34,11 @@ use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use backlog::Backlog;
-use door::Door;
 use field::Field;
 use mosquitto::Mosquitto;
 use mqtt::Client;
 use plan::{Plan, all_is_well};
+use proxy::{Fault, Proxy};
 
 /// In seconds. CloudWatch takes nothing older.
 const TWO_WEEKS: i64 = 14 * 86_400;
@@ -195,7 +195,7 @@ impl Row {
 /// The field server, and a broker upstream with a door before it that is opened once.
 struct Scene {
     field: Field,
-    door: Door,
+    door: Proxy,
     cloud: Client,
     _upstream: Mosquitto,
 }
@@ -217,12 +217,18 @@ impl Scene {
     /// Everything but the agent, with the uplink down.
     async fn set() -> Scene {
         let upstream = Mosquitto::start();
-        let door = Door::before(&upstream.url()).await;
+        let port = upstream
+            .url()
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok());
+        let door = Proxy::start(port.expect("a port"));
+        door.fault(Fault::Refuse);
         let plan = Plan::new()
             .set("host.every", "10s")
             .set("gpu.every", "10s")
             .set("cloudwatch.period", "60s")
-            .set("relay.url", door.url());
+            .set("relay.url", format!("mqtt://127.0.0.1:{}", door.port()));
         let mut field = Field::without_agent(plan).await;
         field.aws.go_offline().await;
         field.stats(all_is_well());
@@ -259,7 +265,7 @@ impl Scene {
     /// Opens both doors, and looks on until everything has come.
     async fn end_outage(&mut self, waiting: &Backlog) -> Drain {
         let opened = Timestamp::now();
-        self.door.open().await;
+        self.door.clear();
         self.field.aws.go_online().await;
         let minute = Timestamp::from_second(opened.as_second().div_euclid(60) * 60);
         let latest = minute.expect("it was one") - backlog::PERIOD;

@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::backlog::{self, Backlog};
 use crate::cloud;
-use crate::door::Door;
 use crate::field::Field;
 use crate::mosquitto::Mosquitto;
 use crate::mqtt::Client;
 use crate::plan::{Plan, all_is_well, stats, xid};
+use crate::proxy::{Fault, Proxy};
 use crate::receiver::{Receiver, Summary};
 
 /// What the agent logs, once, when it can't write.
@@ -205,7 +205,7 @@ async fn an_outbox_of_a_mebibyte_keeps_the_newest_events() {
 /// A field server whose uplink is down: neither CloudWatch nor the broker upstream can be reached.
 struct Uplink {
     field: Field,
-    door: Door,
+    door: Proxy,
     /// Hears what comes through the door.
     cloud: Client,
     _upstream: Mosquitto,
@@ -214,8 +214,14 @@ struct Uplink {
 impl Uplink {
     async fn down(change: impl FnOnce(Plan) -> Plan) -> Uplink {
         let upstream = Mosquitto::start();
-        let door = Door::before(&upstream.url()).await;
-        let plan = Plan::new().set("relay.url", door.url());
+        let port = upstream
+            .url()
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok());
+        let door = Proxy::start(port.expect("a port"));
+        door.fault(Fault::Refuse);
+        let plan = Plan::new().set("relay.url", format!("mqtt://127.0.0.1:{}", door.port()));
         let mut field = Field::without_agent(change(plan)).await;
         field.aws.go_offline().await;
         let port = upstream
@@ -246,7 +252,7 @@ impl Uplink {
     }
 
     async fn up(&mut self) {
-        self.door.open().await;
+        self.door.clear();
         self.field.aws.go_online().await;
     }
 

@@ -10,8 +10,6 @@ mod cloud;
 mod contract;
 mod credentials;
 mod disk;
-#[path = "../servers/door.rs"]
-mod door;
 #[path = "../servers/fake_nvml.rs"]
 mod fake_nvml;
 mod field;

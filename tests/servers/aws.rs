@@ -252,10 +252,11 @@ impl Aws {
     /// Cuts all connections and refuses new ones.
     pub async fn go_offline(&mut self) {
         if let Some(accepting) = self.accepting.take() {
-            accepting.abort();
-            // The port is free only once the task is gone; that it was aborted is no news.
-            let _ = accepting.await;
+            // Before it is closed: a moment later somebody else may have the port.
             self.closed = Some(reserve(self.address));
+            accepting.abort();
+            // Connections are refused only once the task is gone; that it was aborted is no news.
+            let _ = accepting.await;
         }
     }
 
@@ -397,6 +398,7 @@ fn reserve(address: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("a socket");
     let bound = socket
         .set_reuseaddr(true)
+        .and_then(|()| socket.set_reuseport(true))
         .and_then(|()| socket.bind(address));
     bound.expect("the port on loopback is free");
     socket

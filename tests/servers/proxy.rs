@@ -87,6 +87,7 @@ impl Drop for Proxy {
 fn reserve(port: u16) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
     socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
     Ok(socket)
 }
@@ -99,8 +100,9 @@ async fn serve(
 ) {
     let refuses = |fault: &Option<Fault>| *fault == Some(Fault::Refuse);
     loop {
+        // Before the listener closes: a moment later somebody else may have the port.
+        let closed = reserve(port).expect("it is ours");
         admit(listener, upstream, faults.clone()).await;
-        let closed = reserve(port).expect("it was ours a moment ago");
         if faults.wait_for(|fault| !refuses(fault)).await.is_err() {
             return;
         }

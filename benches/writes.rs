@@ -1,8 +1,9 @@
 //! What a quiet node writes to its disk: `tests/bench/writes [SECONDS]`.
 //!
 //! The real agent with its usual intervals, 18 cameras that all deliver, two cards, CloudWatch once a minute and the
-//! relay. Bytes are those that the kernel charges to the process (`write_bytes` of `/proc/<pid>/io`: whole pages of the
-//! file system); fsyncs are counted by strace, which watches no other call. Exit status 1: a bound is broken.
+//! relay. Bytes are those that the kernel charges to the process (`write_bytes` of `/proc/<pid>/io`: whole pages, those
+//! of SQLite's index of its log too, which is a mapped file); strace watches fsyncs and writes into files alone. Exit
+//! status 1: a bound is broken.
 #![expect(clippy::print_stdout, reason = "it tells what it measured")]
 
 #[path = "../tests/servers/aws.rs"]
@@ -34,6 +35,9 @@ use plan::{Plan, all_is_well};
 /// What the start writes is over by then.
 const WARM_UP: Duration = Duration::from_secs(75);
 
+/// What is looked at.
+const CALLS: &str = "trace=fsync,fdatasync,pwrite64";
+
 const MOST_FSYNCS_A_PERIOD: f64 = 2.0;
 const MOST_MB_A_DAY: f64 = 50.0;
 
@@ -58,28 +62,33 @@ async fn main() -> ExitCode {
     let strace = Strace::attach(field.pid(), &counts);
     let told = field.aws.requests().len();
     let seq = field.report().await["seq"].as_u64().expect("a number");
-    let before = Written::by(field.pid());
+    let before = written(field.pid());
     let begun = Instant::now();
     sleep(length).await;
     let lasted = begun.elapsed().as_secs_f64();
-    let after = Written::by(field.pid());
+    let after = written(field.pid());
     let events = field.report().await["seq"].as_u64().expect("a number") - seq;
     let periods = field.aws.requests().len() - told;
     strace.detach();
-    let fsyncs = fsyncs(&counts);
+    let trace = std::fs::read_to_string(&counts).expect("strace has written it");
+    let fsyncs = lines(&trace, "sync(").count();
+    let fsyncs = f64::from(u32::try_from(fsyncs).expect("few"));
 
     let periods = f64::from(u32::try_from(periods).expect("few"));
     let events = f64::from(u32::try_from(events).expect("few"));
     let a_period = (fsyncs - events) / periods;
-    let bytes = after.bytes - before.bytes;
+    let bytes = after - before;
     let a_day = bytes * 86_400.0 / lasted / 1e6;
     println!(
         "in {lasted:.0} s: {periods} periods, {events} events, {fsyncs} fsyncs, {bytes} bytes written,"
     );
-    println!(
-        "{} writing calls (files and sockets)",
-        after.calls - before.calls
-    );
+    for file in ["sideline.db-wal", "sideline.db", "sideline.mark"] {
+        let into = format!("/{file}>");
+        let writes = lines(&trace, "write64(").filter(|line| line.contains(&into));
+        let bytes: Vec<u64> = writes.filter_map(returned).collect();
+        let (calls, sum) = (bytes.len(), bytes.iter().sum::<u64>());
+        println!("  into {file:<16} {sum:>8} bytes by {calls:>4} calls");
+    }
     let rows = [
         (
             "fsyncs a period, without one an event",
@@ -101,30 +110,17 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What a process has written since its start.
-struct Written {
-    bytes: f64,
-    calls: u64,
+/// What a process has written since its start, in bytes.
+fn written(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("our own child");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes:"));
+    line.and_then(|value| value.trim().parse().ok())
+        .expect("a number")
 }
 
-impl Written {
-    fn by(pid: u32) -> Written {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/io")).expect("our own child");
-        let field = |name: &str| -> u64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|value| value.trim().parse().ok())
-                .expect("a number")
-        };
-        #[expect(clippy::cast_precision_loss, reason = "megabytes")]
-        let bytes = field("write_bytes:") as f64;
-        Written {
-            bytes,
-            calls: field("syscw:"),
-        }
-    }
-}
-
-/// Counts the fsyncs of a process and of all its threads.
+/// Looks on while a process and all its threads write.
 struct Strace {
     process: Child,
 }
@@ -132,7 +128,7 @@ struct Strace {
 impl Strace {
     fn attach(pid: u32, counts: &Path) -> Strace {
         let process = Command::new("strace")
-            .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"])
+            .args(["-f", "-qq", "-y", "-s", "0", "-e", CALLS, "-o"])
             .arg(counts)
             .args(["-p", &pid.to_string()])
             .stdin(Stdio::null())
@@ -150,9 +146,12 @@ impl Strace {
     }
 }
 
-/// A line each; one that was interrupted has two.
-fn fsyncs(counts: &Path) -> f64 {
-    let text = std::fs::read_to_string(counts).expect("strace has written it");
-    let calls = text.lines().filter(|line| line.contains("sync(")).count();
-    f64::from(u32::try_from(calls).expect("few"))
+/// The lines of these calls; of one that was interrupted, the second half tells no name.
+fn lines<'a>(trace: &'a str, call: &'a str) -> impl Iterator<Item = &'a str> {
+    trace.lines().filter(move |line| line.contains(call))
+}
+
+/// What a call has returned.
+fn returned(line: &str) -> Option<u64> {
+    line.rsplit_once("= ")?.1.trim().parse().ok()
 }

@@ -29,16 +29,15 @@ pub(super) struct Room {
 impl Room {
     /// Asks the disk for what the log may take, and sees to it that the file has some room.
     pub(super) fn of(sql: &Connection, path: &Path, max_bytes: u64) -> Result<Room, Trouble> {
-        let open = |path: &Path| {
-            let file = OpenOptions::new().read(true).write(true).open(path);
-            file.map_err(|error| Trouble::Unusable(error.to_string()))
-        };
+        let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        if !has_blocks(&open(log.as_ref())?, 0, LOG_ROOM) {
+        // Without it a full disk is only found out later.
+        if !open(log.as_ref()).is_ok_and(|log| has_blocks(&log, 0, LOG_ROOM)) {
             tracing::debug!("there is no room for the log");
         }
-        let room = Room { file: open(path)? };
+        let file = open(path).map_err(|error| Trouble::Unusable(error.to_string()))?;
+        let room = Room { file };
         // Where an earlier life ended amid its work.
         sql.execute("DELETE FROM ballast", [])?;
         let free: i64 = sql.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
@@ -106,4 +105,47 @@ fn has_blocks(file: &File, from: u64, bytes: u64) -> bool {
 
 fn in_bytes(pages: i64) -> u64 {
     u64::try_from(pages * PAGE).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::database::{Database, FILE};
+    use super::*;
+
+    /// Of a page that holds nothing else.
+    const RECORD: &str = "INSERT INTO ballast VALUES (zeroblob(900))";
+
+    fn size(path: &Path) -> u64 {
+        std::fs::metadata(path).unwrap().len()
+    }
+
+    #[test]
+    fn a_file_grows_by_what_it_asks_for_and_by_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let most = 3 * STEP;
+        drop(Database::open(&path, most).unwrap());
+        assert!((STEP..2 * STEP).contains(&size(&path)), "{}", size(&path));
+
+        let sql = Connection::open(&path).unwrap();
+        let room = Room::of(&sql, &path, most).unwrap();
+        for grows in [true, true, false] {
+            let before = size(&path);
+            let error = loop {
+                if let Err(error) = sql.execute(RECORD, []) {
+                    break error;
+                }
+            };
+            assert_eq!(Trouble::from(error), Trouble::Full);
+            checkpoint(&sql).unwrap();
+            assert_eq!(size(&path), before, "what is written has its room already");
+            assert_eq!(room.grow(&sql, STEP, most).unwrap(), grows);
+            let grown = if grows {
+                before + 1..=most
+            } else {
+                before..=before
+            };
+            assert!(grown.contains(&size(&path)), "{before} to {}", size(&path));
+        }
+    }
 }

@@ -332,9 +332,6 @@ impl House {
     }
 
     async fn tell(&mut self, judgement: Judgement) -> anyhow::Result<()> {
-        for event in &judgement.events {
-            tracing::info!(seq = event.seq, "{}", event.kind);
-        }
         self.remember();
         let now = self.clock.now();
         let drafts = self.outlets.drafts(&judgement.events, now);
@@ -346,6 +343,10 @@ impl House {
         }
         self.latest
             .send_replace(Some(Arc::clone(&judgement.report)));
+        // Who reads of it in the log finds it in the report.
+        for event in &judgement.events {
+            tracing::info!(seq = event.seq, "{}", event.kind);
+        }
         Ok(())
     }
 

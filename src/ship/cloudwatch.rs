@@ -492,12 +492,6 @@ impl<'a> Desk<'a> {
         self.outlet.pending = self.standing.pending;
         self.outlet.oldest_pending_s = self.oldest(now).as_secs();
         self.outlet.dropped = self.standing.dropped;
-        status.send_if_modified(|told| {
-            let changed = *told != self.outlet;
-            if changed {
-                told.clone_from(&self.outlet);
-            }
-            changed
-        });
+        super::tell(status, &self.outlet);
     }
 }

@@ -579,12 +579,6 @@ impl<'a> Desk<'a> {
             (self.standing.oldest + (now - self.stood_at)).as_secs()
         };
         self.outlet.dropped = self.standing.dropped;
-        self.status.send_if_modified(|told| {
-            let changed = *told != self.outlet;
-            if changed {
-                told.clone_from(&self.outlet);
-            }
-            changed
-        });
+        super::tell(&self.status, &self.outlet);
     }
 }

@@ -50,7 +50,7 @@ pub enum Code {
     GpuLost,
     /// `gpu.missing`: a card that should be here is not.
     GpuMissing,
-    /// `gpu.hung`: the probe got no answer within its deadline.
+    /// `gpu.hung`: a question to the driver gets no answer.
     GpuHung,
     /// `gpu.probe_crashed`: the vendor's library took the probe down.
     GpuProbeCrashed,
@@ -58,24 +58,76 @@ pub enum Code {
     GpuDriver,
     /// `gpu.hot`: at or above the temperature at which the card protects itself.
     GpuHot,
+    /// `gpu.power_brake`: the card is held down from outside: power supply or board.
+    GpuPowerBrake,
+    /// `gpu.hw_slowdown`: the card's own protection holds its clocks down.
+    GpuHwSlowdown,
+    /// `gpu.fan_stopped`: no fan turns while the card is hot.
+    GpuFanStopped,
+    /// `gpu.ecc_uncorrectable`: memory errors that could not be corrected.
+    GpuEccUncorrectable,
+    /// `gpu.ecc_rate`: corrected memory errors come fast.
+    GpuEccRate,
+    /// `gpu.row_remap_failed`: the card has no spare row left for a bad one.
+    GpuRowRemapFailed,
+    /// `gpu.row_remap_pending`: a repair of memory waits for a reset.
+    GpuRowRemapPending,
+    /// `gpu.retired_pages`: memory pages were taken out of use.
+    GpuRetiredPages,
+    /// `gpu.recovery_action`: the driver itself asks for a reset or a reboot.
+    GpuRecoveryAction,
+    /// `gpu.pcie_degraded`: the card's link is slower or narrower than this slot has shown.
+    GpuPcieDegraded,
+    /// `gpu.pcie_replays`: the card's link repeats packets.
+    GpuPcieReplays,
+    /// `gpu.clocks_stuck`: the clocks stay low though the card is busy.
+    GpuClocksStuck,
+    /// `gpu.slow_answers`: the driver answers much slower than it used to.
+    GpuSlowAnswers,
     /// `host.disk_full`: a file system is running out of space.
     HostDiskFull,
     /// `host.disk_io`: the kernel reports I/O errors of a disk.
     HostDiskIo,
+    /// `host.disk_wear`: a disk says that it wears out or fails.
+    HostDiskWear,
+    /// `host.disk_missing`: a disk that was here is gone.
+    HostDiskMissing,
     /// `host.fs_readonly`: a file system that was writable is read-only.
     HostFsReadonly,
     /// `host.memory`: hardly any memory left.
     HostMemory,
+    /// `host.memory_missing`: the server has less memory than it had.
+    HostMemoryMissing,
     /// `host.oom`: the kernel killed a process for want of memory.
     HostOom,
-    /// `host.clock`: the machine's clock does not agree with AWS's.
+    /// `host.memory_ecc`: the server's memory has errors.
+    HostMemoryEcc,
+    /// `host.machine_check`: the CPU reports a hardware error.
+    HostMachineCheck,
+    /// `host.cpu_throttled`: the CPU slows down to stay cool.
+    HostCpuThrottled,
+    /// `host.hung_task`: the kernel or a process is stuck.
+    HostHungTask,
+    /// `host.pcie_errors`: a PCIe link reports errors.
+    HostPcieErrors,
+    /// `host.clock`: the machine's clock is off, or nothing keeps it right.
     HostClock,
+    /// `host.unclean_restart`: the server went down without being told to.
+    HostUncleanRestart,
+    /// `host.nic`: a network interface is gone, down, flapping or full of errors.
+    HostNic,
+    /// `host.power`: the power supply is in trouble, as a UPS tells.
+    HostPower,
+    /// `host.check`: a check of the operator's own says so.
+    HostCheck,
     /// `camera.down`: no picture.
     CameraDown,
     /// `camera.degraded`: fewer frames than expected.
     CameraDegraded,
     /// `camera.unknown`: nobody can say how the camera does.
     CameraUnknown,
+    /// `cameras.group`: many cameras went together, for one reason.
+    CamerasGroup,
     /// `ingest.down`: the program that takes the cameras in is gone.
     IngestDown,
     /// `agent.outbox_loss`: records that waited for an outlet were lost, or a restart would lose them.
@@ -86,22 +138,48 @@ pub enum Code {
 
 impl Code {
     /// Every code but the Xid family, in the order of the contract.
-    pub const PLAIN: [Code; 18] = [
+    pub const PLAIN: [Code; 44] = [
         Code::GpuLost,
         Code::GpuMissing,
         Code::GpuHung,
         Code::GpuProbeCrashed,
         Code::GpuDriver,
         Code::GpuHot,
+        Code::GpuPowerBrake,
+        Code::GpuHwSlowdown,
+        Code::GpuFanStopped,
+        Code::GpuEccUncorrectable,
+        Code::GpuEccRate,
+        Code::GpuRowRemapFailed,
+        Code::GpuRowRemapPending,
+        Code::GpuRetiredPages,
+        Code::GpuRecoveryAction,
+        Code::GpuPcieDegraded,
+        Code::GpuPcieReplays,
+        Code::GpuClocksStuck,
+        Code::GpuSlowAnswers,
         Code::HostDiskFull,
         Code::HostDiskIo,
+        Code::HostDiskWear,
+        Code::HostDiskMissing,
         Code::HostFsReadonly,
         Code::HostMemory,
+        Code::HostMemoryMissing,
         Code::HostOom,
+        Code::HostMemoryEcc,
+        Code::HostMachineCheck,
+        Code::HostCpuThrottled,
+        Code::HostHungTask,
+        Code::HostPcieErrors,
         Code::HostClock,
+        Code::HostUncleanRestart,
+        Code::HostNic,
+        Code::HostPower,
+        Code::HostCheck,
         Code::CameraDown,
         Code::CameraDegraded,
         Code::CameraUnknown,
+        Code::CamerasGroup,
         Code::IngestDown,
         Code::AgentOutboxLoss,
         Code::AgentKernelLogGap,
@@ -118,15 +196,41 @@ impl fmt::Display for Code {
             Code::GpuProbeCrashed => "gpu.probe_crashed",
             Code::GpuDriver => "gpu.driver",
             Code::GpuHot => "gpu.hot",
+            Code::GpuPowerBrake => "gpu.power_brake",
+            Code::GpuHwSlowdown => "gpu.hw_slowdown",
+            Code::GpuFanStopped => "gpu.fan_stopped",
+            Code::GpuEccUncorrectable => "gpu.ecc_uncorrectable",
+            Code::GpuEccRate => "gpu.ecc_rate",
+            Code::GpuRowRemapFailed => "gpu.row_remap_failed",
+            Code::GpuRowRemapPending => "gpu.row_remap_pending",
+            Code::GpuRetiredPages => "gpu.retired_pages",
+            Code::GpuRecoveryAction => "gpu.recovery_action",
+            Code::GpuPcieDegraded => "gpu.pcie_degraded",
+            Code::GpuPcieReplays => "gpu.pcie_replays",
+            Code::GpuClocksStuck => "gpu.clocks_stuck",
+            Code::GpuSlowAnswers => "gpu.slow_answers",
             Code::HostDiskFull => "host.disk_full",
             Code::HostDiskIo => "host.disk_io",
+            Code::HostDiskWear => "host.disk_wear",
+            Code::HostDiskMissing => "host.disk_missing",
             Code::HostFsReadonly => "host.fs_readonly",
             Code::HostMemory => "host.memory",
+            Code::HostMemoryMissing => "host.memory_missing",
             Code::HostOom => "host.oom",
+            Code::HostMemoryEcc => "host.memory_ecc",
+            Code::HostMachineCheck => "host.machine_check",
+            Code::HostCpuThrottled => "host.cpu_throttled",
+            Code::HostHungTask => "host.hung_task",
+            Code::HostPcieErrors => "host.pcie_errors",
             Code::HostClock => "host.clock",
+            Code::HostUncleanRestart => "host.unclean_restart",
+            Code::HostNic => "host.nic",
+            Code::HostPower => "host.power",
+            Code::HostCheck => "host.check",
             Code::CameraDown => "camera.down",
             Code::CameraDegraded => "camera.degraded",
             Code::CameraUnknown => "camera.unknown",
+            Code::CamerasGroup => "cameras.group",
             Code::IngestDown => "ingest.down",
             Code::AgentOutboxLoss => "agent.outbox_loss",
             Code::AgentKernelLogGap => "agent.kernel_log_gap",
@@ -153,8 +257,16 @@ pub enum Subject {
     Disk(String),
     /// One camera, by id.
     Camera(String),
+    /// All cameras that a `cameras.group` speaks of, by what they share.
+    Cameras(String),
     /// One camera source, by its name.
     Source(String),
+    /// One network interface, by name.
+    Nic(String),
+    /// One UPS, by name.
+    Ups(String),
+    /// One check of the operator's own, by name.
+    Check(String),
     /// sideline itself.
     Agent,
 }
@@ -179,7 +291,11 @@ impl fmt::Display for Subject {
             Subject::Gpu(id) => write!(f, "gpu:{id}"),
             Subject::Disk(name) => write!(f, "disk:{name}"),
             Subject::Camera(id) => write!(f, "camera:{id}"),
+            Subject::Cameras(name) => write!(f, "cameras:{name}"),
             Subject::Source(name) => write!(f, "source:{name}"),
+            Subject::Nic(name) => write!(f, "nic:{name}"),
+            Subject::Ups(name) => write!(f, "ups:{name}"),
+            Subject::Check(name) => write!(f, "check:{name}"),
             Subject::Agent => f.write_str("agent"),
         }
     }

@@ -1,11 +1,13 @@
 //! From what the rules observe now to findings that open and close: holds, counts and the operator's levels.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::finding::{Advice, Code, Finding, Severity, Subject};
 use super::moment::{Moment, Now};
-use crate::config::{Judge as Thresholds, RuleLevel};
+use super::timing::{FLAP_MEMORY, Timing};
+use crate::config::{Config, RuleLevel};
 
 /// What a rule holds to be true at this moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,16 +22,39 @@ pub struct Observed {
     pub advice: Advice,
     /// What was seen.
     pub evidence: String,
-    /// Events so far; 1 for a state.
-    pub count: u64,
-    /// When it began and was last seen, for events; a state began when it was first observed.
-    pub span: Option<(Moment, Moment)>,
-    /// A state has to last this long before it counts.
-    pub raise_after: Duration,
+    /// How it lies in time.
+    pub lasts: Lasts,
+    /// How long it has to last before it counts, where the table says that it varies.
+    pub opens_after: Option<Duration>,
+}
+
+/// How trouble lies in time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Lasts {
+    /// It is so now: counts after a hold, closes after good looks.
+    State,
+    /// It has happened: closes when nothing more has happened for a while.
+    Events {
+        /// How often so far.
+        count: u64,
+        /// The first time.
+        first: Moment,
+        /// The last time.
+        last: Moment,
+    },
+    /// It has happened and is not over before the rule says so, however quiet it grows.
+    Held {
+        /// How often so far.
+        count: u64,
+        /// The first time.
+        first: Moment,
+        /// The last time.
+        last: Moment,
+    },
 }
 
 impl Observed {
-    /// A state that holds now and counts at once.
+    /// A state that holds now.
     pub fn state(
         code: Code,
         subject: Subject,
@@ -43,25 +68,73 @@ impl Observed {
             severity,
             advice,
             evidence,
-            count: 1,
-            span: None,
-            raise_after: Duration::ZERO,
+            lasts: Lasts::State,
+            opens_after: None,
         }
     }
 
     /// The same, counting only after it has lasted `hold`.
     #[must_use]
     pub fn after(mut self, hold: Duration) -> Self {
-        self.raise_after = hold;
+        self.opens_after = Some(hold);
         self
     }
 
     /// The same, as `count` events between two moments.
     #[must_use]
     pub fn events(mut self, count: u64, first: Moment, last: Moment) -> Self {
-        self.count = count;
-        self.span = Some((first, last));
+        self.lasts = Lasts::Events { count, first, last };
         self
+    }
+
+    /// The same, as `count` events whose trouble lasts until the rule has proof that it is over.
+    #[must_use]
+    pub fn held(mut self, count: u64, first: Moment, last: Moment) -> Self {
+        self.lasts = Lasts::Held { count, first, last };
+        self
+    }
+}
+
+/// What came of one round of the rules.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// What is wrong.
+    pub observed: Vec<Observed>,
+    /// What can't be told now: it neither opens nor closes.
+    unsure: Vec<(Code, Subject)>,
+    /// Whole kinds of it.
+    unsure_of: Vec<fn(Code) -> bool>,
+    /// When a rule will say something else though it sees the same.
+    due: Option<Moment>,
+}
+
+impl Found {
+    /// Something is wrong.
+    pub fn push(&mut self, observed: Observed) {
+        self.observed.push(observed);
+    }
+
+    /// Nobody can tell whether this is wrong with `subject`.
+    pub fn unsure(&mut self, code: Code, subject: Subject) {
+        self.unsure.push((code, subject));
+    }
+
+    /// Nobody can tell whether any of these is wrong with anything.
+    pub fn unsure_of(&mut self, codes: fn(Code) -> bool) {
+        self.unsure_of.push(codes);
+    }
+
+    /// A rule's window ends at `at`.
+    pub fn wake(&mut self, at: Moment) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    fn is_unsure(&self, code: Code, subject: &Subject) -> bool {
+        self.unsure_of.iter().any(|are| are(code))
+            || self
+                .unsure
+                .iter()
+                .any(|(of, with)| *of == code && with == subject)
     }
 }
 
@@ -74,45 +147,71 @@ pub enum Change {
     Closed(Finding),
 }
 
-/// The findings that are open, and those that wait for their hold.
+/// The findings that are open, those that wait for their hold, and those that closed not long ago.
 #[derive(Debug, Clone, Default)]
 pub struct Findings {
     tracks: BTreeMap<(Code, Subject), Track>,
+    /// Counts the looks, to tell what was observed in this one.
+    looks: u64,
+    due: Option<Moment>,
 }
 
 #[derive(Debug, Clone)]
 struct Track {
     finding: Finding,
-    first_observed: Moment,
-    last_observed: Moment,
-    open: bool,
+    lasts: Lasts,
+    /// Since when it has been observed without a good look between.
+    since: Moment,
+    opens_after: Duration,
+    /// The look that observed it last.
+    look: u64,
+    phase: Phase,
+    /// How often it has opened without a rest of `FLAP_MEMORY`.
+    openings: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    /// Observed, and waits for its hold.
+    Waiting,
+    Open,
+    /// Open, with nothing but good looks since.
+    Closing(Moment),
+    /// Remembered for the next time.
+    Closed(Moment),
 }
 
 impl Findings {
-    /// Takes in everything that the rules observe now and says what changed.
-    pub fn update(
-        &mut self,
-        observed: Vec<Observed>,
-        thresholds: &Thresholds,
-        now: Now,
-    ) -> Vec<Change> {
+    /// Takes in everything that the rules found now and says what changed.
+    pub fn update(&mut self, mut found: Found, config: &Config, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
-        for mut seen in observed {
-            match level(&thresholds.rules, seen.code) {
+        self.looks += 1;
+        self.due = found.due.filter(|due| now.moment < *due);
+        let look = self.looks;
+        for mut seen in std::mem::take(&mut found.observed) {
+            match level(&config.judge.rules, seen.code) {
                 Some(RuleLevel::Off) => continue,
                 Some(RuleLevel::Degraded) => seen.severity = Severity::Degraded,
                 Some(RuleLevel::Failing) => seen.severity = Severity::Failing,
                 None => {}
             }
-            changes.extend(self.observe(seen, now));
+            changes.extend(self.observe(seen, config, now));
         }
-        self.tracks.retain(|_, track| {
-            let still_there = track.last_observed == now.moment;
-            if !still_there && track.open {
-                changes.push(Change::Closed(track.finding.clone()));
+        let mut due = self.due;
+        self.tracks.retain(|(code, subject), track| {
+            if track.look != look && !found.is_unsure(*code, subject) {
+                changes.extend(track.look_good(*code, config, now));
             }
-            still_there
+            if let Some(at) = track.due(*code, config) {
+                due = Some(due.map_or(at, |due| due.min(at)));
+            }
+            match track.phase {
+                Phase::Waiting => track.look == look,
+                Phase::Open | Phase::Closing(_) => true,
+                Phase::Closed(at) => now.moment - at < FLAP_MEMORY,
+            }
         });
+        self.due = due;
         changes
     }
 
@@ -120,45 +219,152 @@ impl Findings {
     pub fn open(&self) -> impl Iterator<Item = &Finding> {
         self.tracks
             .values()
-            .filter(|track| track.open)
+            .filter(|track| matches!(track.phase, Phase::Open | Phase::Closing(_)))
             .map(|track| &track.finding)
     }
 
-    fn observe(&mut self, seen: Observed, now: Now) -> Option<Change> {
-        let (first, last) = seen.span.unwrap_or((now.moment, now.moment));
-        let track = self
-            .tracks
-            .entry((seen.code, seen.subject.clone()))
-            .or_insert_with(|| Track {
-                finding: Finding {
-                    code: seen.code,
-                    subject: seen.subject,
-                    severity: seen.severity,
-                    since: now.wall_at(first),
-                    last_seen: now.wall_at(last),
-                    count: seen.count,
-                    evidence: String::new(),
-                    advice: seen.advice,
-                },
-                first_observed: now.moment,
-                last_observed: now.moment,
-                open: false,
-            });
+    /// When something may open or close though nothing new is seen.
+    #[must_use]
+    pub fn due(&self) -> Option<Moment> {
+        self.due
+    }
+
+    fn observe(&mut self, seen: Observed, config: &Config, now: Now) -> Option<Change> {
+        let timing = Timing::of(seen.code);
+        let is_over = |openings| match seen.lasts {
+            Lasts::Events { last, .. } => now.moment - last > timing.closes_after(config, openings),
+            Lasts::State | Lasts::Held { .. } => false,
+        };
+        let track = match self.tracks.entry((seen.code, seen.subject)) {
+            Entry::Occupied(track) if is_over(track.get().openings) => return None,
+            Entry::Vacant(_) if is_over(0) => return None,
+            Entry::Occupied(track) => track.into_mut(),
+            Entry::Vacant(place) => {
+                let (code, subject) = place.key().clone();
+                place.insert(Track::new(code, subject, seen.lasts, now))
+            }
+        };
+        let (was, news) = (track.finding.severity, track.finding.count);
+        track.look = self.looks;
+        track.lasts = seen.lasts;
+        track.opens_after = seen
+            .opens_after
+            .unwrap_or_else(|| timing.opens.length(config));
         let finding = &mut track.finding;
-        let was = finding.severity;
         finding.severity = seen.severity;
         finding.advice = seen.advice;
         finding.evidence = seen.evidence;
-        // The wall time of an event must not wander with every look.
-        if seen.span.is_none() || seen.count != finding.count {
-            finding.last_seen = now.wall_at(last);
+        match seen.lasts {
+            Lasts::State => finding.last_seen = now.wall,
+            Lasts::Events { count, last, .. } | Lasts::Held { count, last, .. } => {
+                // The wall time of an event must not wander with every look.
+                if count != news {
+                    finding.last_seen = now.wall_at(last);
+                }
+                finding.count = count;
+            }
         }
-        finding.count = seen.count;
-        track.last_observed = now.moment;
-        let ripe = now.moment - track.first_observed >= seen.raise_after;
-        let news = ripe && (!track.open || was != finding.severity);
-        track.open |= ripe;
-        news.then(|| Change::Opened(finding.clone()))
+        match track.phase {
+            Phase::Open | Phase::Closing(_) => {
+                track.phase = Phase::Open;
+                (was != seen.severity).then(|| Change::Opened(track.finding.clone()))
+            }
+            Phase::Closed(_) => {
+                track.begin(now);
+                track.ripen(now)
+            }
+            Phase::Waiting => track.ripen(now),
+        }
+    }
+}
+
+impl Track {
+    fn new(code: Code, subject: Subject, lasts: Lasts, now: Now) -> Self {
+        let mut track = Track {
+            finding: Finding {
+                code,
+                subject,
+                severity: Severity::Info,
+                since: now.wall,
+                last_seen: now.wall,
+                count: 1,
+                evidence: String::new(),
+                advice: Advice::None,
+            },
+            lasts,
+            since: now.moment,
+            opens_after: Duration::ZERO,
+            look: 0,
+            phase: Phase::Waiting,
+            openings: 0,
+        };
+        track.begin(now);
+        track
+    }
+
+    /// Trouble begins, for the first time or again.
+    fn begin(&mut self, now: Now) {
+        self.since = now.moment;
+        (self.finding.since, self.finding.last_seen) = match self.lasts {
+            Lasts::State => (now.wall, now.wall),
+            // Of events, this may be the latest of many that are long over.
+            Lasts::Events { last, .. } if matches!(self.phase, Phase::Closed(_)) => {
+                (now.wall_at(last), now.wall_at(last))
+            }
+            Lasts::Events { first, last, .. } | Lasts::Held { first, last, .. } => {
+                (now.wall_at(first), now.wall_at(last))
+            }
+        };
+        if let Phase::Closed(at) = self.phase
+            && now.moment - at >= FLAP_MEMORY
+        {
+            self.openings = 0;
+        }
+        self.phase = Phase::Waiting;
+    }
+
+    fn ripen(&mut self, now: Now) -> Option<Change> {
+        (now.moment - self.since >= self.opens_after).then(|| {
+            self.phase = Phase::Open;
+            self.openings = self.openings.saturating_add(1);
+            Change::Opened(self.finding.clone())
+        })
+    }
+
+    /// A look that was able to see it and did not.
+    fn look_good(&mut self, code: Code, config: &Config, now: Now) -> Option<Change> {
+        let since = match self.phase {
+            Phase::Open => now.moment,
+            Phase::Closing(since) => since,
+            Phase::Waiting | Phase::Closed(_) => return None,
+        };
+        let waited = match self.lasts {
+            Lasts::State | Lasts::Held { .. } => {
+                now.moment - since >= Timing::of(code).closes_after(config, self.openings)
+            }
+            // It has waited since the last one already.
+            Lasts::Events { .. } => true,
+        };
+        self.phase = if waited {
+            Phase::Closed(now.moment)
+        } else {
+            Phase::Closing(since)
+        };
+        waited.then(|| Change::Closed(self.finding.clone()))
+    }
+
+    /// When its phase will change though nothing new is seen.
+    fn due(&self, code: Code, config: &Config) -> Option<Moment> {
+        let closes = Timing::of(code).closes_after(config, self.openings);
+        match (self.phase, self.lasts) {
+            (Phase::Waiting, _) => Some(self.since + self.opens_after),
+            // A moment later than the wait: it closes when more than that has passed.
+            (Phase::Open, Lasts::Events { last, .. }) => {
+                Some(last + closes + Duration::from_millis(1))
+            }
+            (Phase::Closing(since), _) => Some(since + closes),
+            (Phase::Open | Phase::Closed(_), _) => None,
+        }
     }
 }
 
@@ -193,42 +399,99 @@ mod tests {
         }
     }
 
-    fn hot(hold: u64) -> Observed {
-        let subject = Subject::Gpu("GPU-1".into());
-        Observed::state(
-            Code::GpuHot,
-            subject,
-            Severity::Degraded,
-            Advice::Inspect,
-            "91 °C".into(),
-        )
-        .after(Duration::from_secs(hold))
+    fn bad(code: Code) -> Observed {
+        let (severity, advice) = (Severity::Degraded, Advice::Inspect);
+        Observed::state(code, Subject::Host, severity, advice, "so".into())
     }
 
-    /// `#` observed, `.` not, a character a second; below, whether the finding is open.
-    fn check(hold: u64, seen: &str, open: &str) {
-        let (thresholds, mut findings) = (Thresholds::default(), Findings::default());
+    /// A character a second: `#` observed, `.` not, `?` can't be told; below, whether the finding is open.
+    fn check(code: Code, hold: u64, seen: &str, open: &str) {
+        let (config, mut findings) = (Config::default(), Findings::default());
         let shown: String = seen
             .chars()
             .zip(0..)
             .map(|(mark, second)| {
-                let observed = if mark == '#' { vec![hot(hold)] } else { vec![] };
-                findings.update(observed, &thresholds, at(second));
-                if findings.open().count() == 1 {
-                    '!'
-                } else {
-                    ' '
+                let mut found = Found::default();
+                match mark {
+                    '#' => found.push(bad(code).after(Duration::from_secs(hold))),
+                    '?' => found.unsure(code, Subject::Host),
+                    _ => {}
                 }
+                findings.update(found, &config, at(second));
+                let is_open = findings.open().count() == 1;
+                if is_open { '!' } else { ' ' }
             })
             .collect();
-        assert_eq!(shown, open, "hold {hold}, seen {seen}");
+        assert_eq!(shown, open, "{code}, hold {hold}, seen {seen}");
     }
 
     #[test]
     fn a_state_counts_after_its_hold_and_closes_when_it_ends() {
-        check(0, ".##..#.", " !!  ! ");
-        check(3, ".####..", "    !  ");
-        check(3, "##.####", "      !");
+        let code = Code::HostDiskFull;
+        check(code, 0, ".##..#.", " !!  ! ");
+        check(code, 3, ".####..", "    !  ");
+        check(code, 3, "##.####", "      !");
+    }
+
+    #[test]
+    fn what_cant_be_told_neither_opens_nor_closes() {
+        let code = Code::HostDiskFull;
+        check(code, 0, ".#???.??#", " !!!!   !");
+        check(code, 2, "##??####", "      !!");
+    }
+
+    #[test]
+    fn proof_of_recovery_has_to_last_and_flapping_makes_it_last_longer() {
+        let (hot, full) = (Code::GpuHot, Code::HostDiskFull);
+        let good = |seconds| ".".repeat(seconds);
+        let open = |seconds| "!".repeat(seconds);
+        let shut = |seconds| " ".repeat(seconds);
+        check(
+            hot,
+            0,
+            &format!("#{}", good(32)),
+            &format!("{}{}", open(31), shut(2)),
+        );
+        check(
+            hot,
+            0,
+            &format!("#{}#{}", good(20), good(32)),
+            &format!("{}{}", open(52), shut(2)),
+        );
+        check(
+            full,
+            0,
+            &format!("#.#.#{}", good(63)),
+            &format!("! ! {}{}", open(61), shut(3)),
+        );
+    }
+
+    #[test]
+    fn it_says_when_something_will_change() {
+        let (config, mut findings) = (Config::default(), Findings::default());
+        let mut look = |found: &[Observed], second| {
+            let found = Found {
+                observed: found.to_vec(),
+                ..Found::default()
+            };
+            findings.update(found, &config, at(second));
+            findings.due().map(|due| due - at(0).moment)
+        };
+        let state = bad(Code::GpuHot);
+        let event = |last| bad(Code::HostOom).events(1, at(last).moment, at(last).moment);
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let later = |at: Option<Duration>| at.map(|at| at + Duration::from_millis(1));
+        assert_eq!(look(&[], 0), None);
+        assert_eq!(look(std::slice::from_ref(&state), 10), seconds(70), "opens");
+        assert_eq!(look(std::slice::from_ref(&state), 70), None, "open");
+        assert_eq!(look(&[], 80), seconds(110), "closes");
+        assert_eq!(look(&[], 110), None, "closed");
+        assert_eq!(
+            look(&[event(120)], 130),
+            later(seconds(720)),
+            "is forgotten"
+        );
+        assert_eq!(look(&[event(120)], 721), None, "forgotten");
     }
 
     #[test]
@@ -260,14 +523,23 @@ mod tests {
 
     #[test]
     fn an_event_keeps_its_own_times() {
-        let (thresholds, mut findings) = (Thresholds::default(), Findings::default());
-        let event = |count, last| hot(0).events(count, at(1).moment, at(last).moment);
-        findings.update(vec![event(1, 1)], &thresholds, at(5));
-        findings.update(vec![event(2, 7)], &thresholds, at(9));
-        let finding = findings.open().next().unwrap();
+        let (config, mut findings) = (Config::default(), Findings::default());
+        let mut look = |count, first, last, second| {
+            let event = bad(Code::HostOom).events(count, at(first).moment, at(last).moment);
+            let mut found = Found::default();
+            found.push(event);
+            findings.update(found, &config, at(second));
+            let open = findings.open().next();
+            open.map(|open| (open.since, open.last_seen, open.count))
+        };
+        let times = |since, last, count| Some((at(since).wall, at(last).wall, count));
+        assert_eq!(look(1, 1, 1, 5), times(1, 1, 1));
+        assert_eq!(look(2, 1, 7, 9), times(1, 7, 2));
+        assert_eq!(look(2, 1, 7, 608), None, "forgotten");
         assert_eq!(
-            (finding.since, finding.last_seen, finding.count),
-            (at(1).wall, at(7).wall, 2)
+            look(3, 1, 700, 700),
+            times(700, 700, 3),
+            "of that one alone"
         );
     }
 }

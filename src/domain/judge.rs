@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::capacity::capacity;
-use super::findings::{Change, Findings};
+use super::findings::{Change, Findings, Found};
 use super::memory::Memory;
 use super::moment::{Moment, Now};
 use super::reading::Reading;
@@ -134,12 +134,12 @@ impl Judge {
         };
         let (cameras, camera_edges) = self.cameras.settle(look);
 
-        let mut found = Vec::new();
+        let mut found = Found::default();
         rules::gpu::observe(look, &self.gpus, &mut found);
         rules::host::observe(look, &self.host, &mut found);
         rules::cameras::observe(look, &cameras, &mut found);
         rules::agent::observe(look, &self.agent, &mut found);
-        let changes = self.findings.update(found, &config.judge, now);
+        let changes = self.findings.update(found, &config, now);
 
         let was = self.verdict.state();
         self.settled |= self.all_settled(look);

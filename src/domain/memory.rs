@@ -1,5 +1,9 @@
 //! What outlives the agent: a restart must neither look like a healthy node nor forget a dead card.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::moment::Verified;
@@ -19,6 +23,16 @@ pub struct Memory {
     pub available: Option<u32>,
     /// GPUs that have been seen here.
     pub inventory: Vec<RememberedGpu>,
+    /// What else has been seen here.
+    pub machine: Machine,
+    /// The best PCIe link that each slot has shown under load, by PCI address.
+    pub links: BTreeMap<String, Link>,
+    /// How long this node's GPUs usually take to answer, in seconds.
+    pub usual_answer_s: Option<f64>,
+    /// Whether the agent was told to stop, the last thing it does.
+    pub stopped: bool,
+    /// The restarts of the machine that nobody asked for, oldest first; at most `RESTARTS`.
+    pub restarts: Vec<Restart>,
     /// What the kernel had said, and how far its log was read.
     pub kernel: KernelLog,
     /// What AWS has confirmed of the time.
@@ -41,6 +55,66 @@ impl Memory {
         self.clock = moved.or(self.clock);
         moved.is_some()
     }
+}
+
+/// How many restarts are remembered at most.
+pub const RESTARTS: usize = 16;
+
+/// How many disks and network interfaces are remembered at most, of each.
+pub const PARTS: usize = 64;
+
+/// The server's other hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Machine {
+    /// Disks that are built in.
+    pub drives: Vec<Part>,
+    /// Network interfaces that are hardware, by name.
+    pub nics: Vec<Part>,
+    /// Memory, in bytes; the most that has been seen.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A part of the server that can go missing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Part {
+    /// What tells it from others: a serial number or a hardware address, else its name.
+    pub id: String,
+    /// The kernel's name for it when it was last seen: `nvme0n1`, `eno1`.
+    pub name: String,
+    /// What it is, for a person.
+    pub model: Option<String>,
+}
+
+/// A PCIe link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Link {
+    /// Generation: 1 to 6.
+    pub generation: u32,
+    /// Lanes.
+    pub width: u32,
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gen {} x{}", self.generation, self.width)
+    }
+}
+
+/// The machine went down without being told to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// The boot that followed.
+    pub boot: String,
+    /// When that boot began.
+    pub began: Timestamp,
+    /// When the agent last wrote anything before.
+    pub last: Option<Timestamp>,
+    /// The kernel's last words, where it panicked.
+    pub panic: Option<String>,
+    /// Whether a UPS was on battery when the agent last looked.
+    pub on_battery: bool,
 }
 
 /// A GPU that has been seen here.

@@ -2,7 +2,7 @@
 
 use super::Look;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
-use crate::domain::findings::Observed;
+use crate::domain::findings::{Found, Observed};
 use crate::domain::moment::Moment;
 use crate::domain::report::Outlet;
 
@@ -27,7 +27,7 @@ impl AgentMemory {
 }
 
 /// All rules for sideline itself.
-pub fn observe(look: Look<'_>, memory: &AgentMemory, found: &mut Vec<Observed>) {
+pub fn observe(look: Look<'_>, memory: &AgentMemory, found: &mut Found) {
     let finding = |severity, advice, evidence| {
         let (code, subject) = (Code::AgentOutboxLoss, Subject::Agent);
         Observed::state(code, subject, severity, advice, evidence)
@@ -38,10 +38,7 @@ pub fn observe(look: Look<'_>, memory: &AgentMemory, found: &mut Vec<Observed>) 
         found.push(finding(Severity::Degraded, Advice::Inspect, evidence));
         return;
     }
-    let recent = memory
-        .losses
-        .filter(|(_, last)| look.now.moment - *last <= look.config.judge.forget_after);
-    if let Some((first, last)) = recent {
+    if let Some((first, last)) = memory.losses {
         let lost = look
             .around
             .outlets

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Look;
 use super::camera_view::{STATUS_HOLDS, View, merged};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
-use crate::domain::findings::Observed;
+use crate::domain::findings::{Found, Observed};
 use crate::domain::moment::{Moment, Now};
 use crate::domain::report::{Camera, CameraReason, CameraState};
 use crate::domain::snapshot::Ingest;
@@ -167,7 +167,7 @@ impl Track {
 }
 
 /// `camera.down`, `camera.degraded`, `camera.unknown`, `ingest.down`.
-pub fn observe(look: Look<'_>, cameras: &[Camera], found: &mut Vec<Observed>) {
+pub fn observe(look: Look<'_>, cameras: &[Camera], found: &mut Found) {
     for camera in cameras {
         camera_rules(look, camera, found);
     }
@@ -179,21 +179,19 @@ pub fn observe(look: Look<'_>, cameras: &[Camera], found: &mut Vec<Observed>) {
     {
         if let Ingest::Offline { why, .. } = &source.ingest {
             let subject = Subject::Source(source.name.clone());
-            found.push(
-                Observed::state(
-                    Code::IngestDown,
-                    subject,
-                    Severity::Degraded,
-                    Advice::RestartApp,
-                    why.clone(),
-                )
-                .after(look.config.cameras.down_after),
-            );
+            let (severity, advice) = (Severity::Degraded, Advice::RestartApp);
+            found.push(Observed::state(
+                Code::IngestDown,
+                subject,
+                severity,
+                advice,
+                why.clone(),
+            ));
         }
     }
 }
 
-fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Vec<Observed>) {
+fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Found) {
     let (code, evidence, hold) = match camera.state {
         CameraState::Up | CameraState::Disabled | CameraState::Idle => return,
         CameraState::Down => {
@@ -202,7 +200,7 @@ fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Vec<Observed>) {
                 (Some(CameraReason::Offline), None) => "the source says offline".to_owned(),
                 (Some(_) | None, None) => "no frames arrive".to_owned(),
             };
-            (Code::CameraDown, evidence, Duration::ZERO)
+            (Code::CameraDown, evidence, None)
         }
         CameraState::Degraded => {
             let number =
@@ -212,19 +210,19 @@ fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Vec<Observed>) {
                 number(camera.fps),
                 number(camera.expected_fps)
             );
-            (Code::CameraDegraded, evidence, Duration::ZERO)
+            (Code::CameraDegraded, evidence, None)
         }
         CameraState::Unknown => match camera.reason {
             // A source may take a spacing before it speaks of a camera for the first time.
             Some(CameraReason::NotHeard) => (
                 Code::CameraUnknown,
                 "no source has spoken of it".to_owned(),
-                STATUS_HOLDS,
+                Some(STATUS_HOLDS),
             ),
             Some(CameraReason::IngestDown) => (
                 Code::CameraUnknown,
                 "the ingest program is gone".to_owned(),
-                look.config.cameras.down_after,
+                Some(look.config.cameras.down_after),
             ),
             Some(
                 CameraReason::Stale
@@ -235,14 +233,16 @@ fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Vec<Observed>) {
             | None => (
                 Code::CameraUnknown,
                 "the last word of its source is too old".to_owned(),
-                Duration::ZERO,
+                None,
             ),
         },
     };
     let subject = Subject::Camera(camera.id.clone());
-    found.push(
-        Observed::state(code, subject, Severity::Degraded, Advice::Inspect, evidence).after(hold),
-    );
+    let (severity, advice) = (Severity::Degraded, Advice::Inspect);
+    found.push(Observed {
+        opens_after: hold,
+        ..Observed::state(code, subject, severity, advice, evidence)
+    });
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Look;
 use crate::config::{Enabled, Expected};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
-use crate::domain::findings::Observed;
+use crate::domain::findings::{Found, Observed};
 use crate::domain::kernel_line::{KernelEvent, KernelFact};
 use crate::domain::memory::RememberedGpu;
 use crate::domain::moment::Moment;
@@ -113,7 +113,7 @@ impl GpuMemory {
 }
 
 /// All rules for GPUs.
-pub fn observe(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) {
+pub fn observe(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
     if let Some(gpus) = look.seen.gpus.value() {
         probe(look, gpus, memory, found);
         for card in &gpus.cards {
@@ -127,7 +127,7 @@ pub fn observe(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) {
 }
 
 /// `gpu.driver`, `gpu.hung`, `gpu.probe_crashed`: the cards can't be asked.
-fn probe(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Vec<Observed>) {
+fn probe(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Found) {
     let always = look.config.gpu.enabled == Enabled::Always;
     let had_cards = !memory.inventory.is_empty();
     let failing = |code, advice, evidence| {
@@ -155,17 +155,16 @@ fn probe(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Vec<Observ
             );
             found.push(failing(Code::GpuHung, Advice::Reboot, evidence));
         }
-        Probe::Crashed { how, count, .. } => {
+        Probe::Crashed { how, count, at } => {
             let evidence = format!("the GPU probe {how}");
-            let mut crash = failing(Code::GpuProbeCrashed, Advice::Inspect, evidence);
-            crash.count = *count;
-            found.push(crash);
+            let crash = failing(Code::GpuProbeCrashed, Advice::Inspect, evidence);
+            found.push(crash.held(*count, *at, *at));
         }
     }
 }
 
 /// `gpu.lost`: NVML says `GPU_IS_LOST`.
-fn lost(card: &Gpu, found: &mut Vec<Observed>) {
+fn lost(card: &Gpu, found: &mut Found) {
     if card.state == GpuState::Lost {
         let evidence = match &card.pci {
             Some(pci) => format!("NVML: GPU {pci} is lost"),
@@ -183,7 +182,7 @@ fn lost(card: &Gpu, found: &mut Vec<Observed>) {
 }
 
 /// `gpu.missing`: fewer cards than there should be.
-fn missing(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Vec<Observed>) {
+fn missing(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Found) {
     if gpus.probe != Probe::Answering {
         return;
     }
@@ -228,7 +227,7 @@ fn missing(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Vec<Obse
 }
 
 /// `gpu.hot`.
-fn hot(look: Look<'_>, card: &Gpu, found: &mut Vec<Observed>) {
+fn hot(look: Look<'_>, card: &Gpu, found: &mut Found) {
     let Some(temperature) = card.temperature_c else {
         return;
     };
@@ -242,21 +241,18 @@ fn hot(look: Look<'_>, card: &Gpu, found: &mut Vec<Observed>) {
     if temperature >= limit {
         let evidence = format!("{temperature:.0} °C, hot from {limit:.0} °C");
         let subject = Subject::Gpu(card.id.clone());
-        found.push(
-            Observed::state(
-                Code::GpuHot,
-                subject,
-                Severity::Degraded,
-                Advice::Inspect,
-                evidence,
-            )
-            .after(look.config.judge.gpu_hot_after),
-        );
+        found.push(Observed::state(
+            Code::GpuHot,
+            subject,
+            Severity::Degraded,
+            Advice::Inspect,
+            evidence,
+        ));
     }
 }
 
 /// `gpu.lost` and `gpu.driver` from kernel lines without an Xid; they hold until the card has come back.
-fn kernel_faults(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) {
+fn kernel_faults(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
     let Some(kernel) = look.seen.kernel.value() else {
         return;
     };
@@ -272,6 +268,7 @@ fn kernel_faults(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) 
         };
         let subject = pci.as_ref().map_or(Subject::Gpus, |pci| memory.at_pci(pci));
         let known_by_nvml = found
+            .observed
             .iter()
             .any(|seen| seen.code == code && seen.subject == subject);
         if !known_by_nvml && !memory.is_history(&subject, fact.last) {
@@ -283,14 +280,14 @@ fn kernel_faults(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) 
                     Advice::Reboot,
                     fact.evidence.clone(),
                 )
-                .events(fact.count, fact.first, fact.last),
+                .held(fact.count, fact.first, fact.last),
             );
         }
     }
 }
 
 /// `gpu.xid.<N>`: what the kernel and NVML report, judged by NVIDIA's catalog.
-fn xids(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) {
+fn xids(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
     let mut totals: BTreeMap<(u32, Subject), XidSeen<'_>> = BTreeMap::new();
     if let Some(kernel) = look.seen.kernel.value() {
         for fact in &kernel.facts {
@@ -316,12 +313,8 @@ fn xids(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) {
     for ((number, subject), seen) in totals {
         let evidence = seen.fact.map_or("", |fact| fact.evidence.as_str());
         let (mut severity, mut advice) = xid::judge(number, evidence);
-        let over = if xid::persists(number) {
-            memory.is_history(&subject, seen.last)
-        } else {
-            look.now.moment - seen.last > look.config.judge.forget_after
-        };
-        if over {
+        let persists = xid::persists(number);
+        if persists && memory.is_history(&subject, seen.last) {
             continue;
         }
         let programs = seen.fact.map_or(0, |fact| fact.processes.len());
@@ -334,10 +327,14 @@ fn xids(look: Look<'_>, memory: &GpuMemory, found: &mut Vec<Observed>) {
         } else {
             evidence.to_owned()
         };
-        found.push(
-            Observed::state(Code::GpuXid(number), subject, severity, advice, evidence)
-                .events(seen.count, seen.first, seen.last),
-        );
+        let xid = Observed::state(Code::GpuXid(number), subject, severity, advice, evidence);
+        let XidSeen {
+            count, first, last, ..
+        } = seen;
+        found.push(match persists {
+            true => xid.held(count, first, last),
+            false => xid.events(count, first, last),
+        });
     }
 }
 

@@ -1,28 +1,20 @@
 //! Rules for the server: disks, memory, and what the kernel says of them.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
-
 use jiff::SignedDuration;
+use std::collections::BTreeSet;
 
 use super::Look;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
-use crate::domain::findings::Observed;
+use crate::domain::findings::{Found, Observed};
 use crate::domain::kernel_line::{KernelEvent, KernelFact};
 use crate::domain::reading::Reading;
 use crate::domain::snapshot::{Disk, Host};
-
-/// Memory has to be short for so long: builds and page-cache bursts are no trouble.
-const MEMORY_HOLD: Duration = Duration::from_secs(60);
 
 /// A clock that is off by less is as right as clocks are.
 const CLOCK_INFO: SignedDuration = SignedDuration::from_secs(5);
 
 /// From here on it is on its way to 5 minutes, where AWS refuses signatures.
 const CLOCK_DEGRADED: SignedDuration = SignedDuration::from_secs(60);
-
-/// A clock that is being set may jump more than once.
-const CLOCK_HOLD: Duration = Duration::from_secs(10);
 
 /// What the rules know of the server beyond the latest reading.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +35,7 @@ impl HostMemory {
 }
 
 /// All rules for the server.
-pub fn observe(look: Look<'_>, memory: &HostMemory, found: &mut Vec<Observed>) {
+pub fn observe(look: Look<'_>, memory: &HostMemory, found: &mut Found) {
     if let Some(host) = look.seen.host.value() {
         for disk in &host.disks {
             disk_full(look, disk, found);
@@ -53,7 +45,7 @@ pub fn observe(look: Look<'_>, memory: &HostMemory, found: &mut Vec<Observed>) {
     }
     if let Some(kernel) = look.seen.kernel.value() {
         for fact in &kernel.facts {
-            out_of_memory(look, fact, found);
+            out_of_memory(fact, found);
             disk_io(look, fact, found);
             kernel_readonly(look, fact, found);
         }
@@ -63,7 +55,7 @@ pub fn observe(look: Look<'_>, memory: &HostMemory, found: &mut Vec<Observed>) {
 }
 
 /// `host.disk_full`.
-fn disk_full(look: Look<'_>, disk: &Disk, found: &mut Vec<Observed>) {
+fn disk_full(look: Look<'_>, disk: &Disk, found: &mut Found) {
     let limits = &look.config.judge;
     if disk.read_only || limits.disk_ignore.contains(&disk.mount) {
         return;
@@ -91,7 +83,7 @@ fn disk_full(look: Look<'_>, disk: &Disk, found: &mut Vec<Observed>) {
 }
 
 /// `host.fs_readonly`: a file system that was writable is not any more, or gave up (`errors=remount-ro`).
-fn turned_readonly(disk: &Disk, memory: &HostMemory, found: &mut Vec<Observed>) {
+fn turned_readonly(disk: &Disk, memory: &HostMemory, found: &mut Found) {
     if disk.read_only && (disk.remounts_on_error || memory.writable.contains(&disk.mount)) {
         let evidence = format!("{} on {} is mounted read-only", disk.device, disk.mount);
         let subject = Subject::Disk(disk.mount.clone());
@@ -106,26 +98,23 @@ fn turned_readonly(disk: &Disk, memory: &HostMemory, found: &mut Vec<Observed>) 
 }
 
 /// `host.memory`.
-fn memory_short(look: Look<'_>, host: &Host, found: &mut Vec<Observed>) {
+fn memory_short(look: Look<'_>, host: &Host, found: &mut Found) {
     let limit = look.config.judge.memory_percent;
     if let Some(used) = host.memory_used_percent.filter(|used| *used >= limit) {
         let evidence = format!("{used:.1} % of memory in use, limit {limit} %");
-        found.push(
-            Observed::state(
-                Code::HostMemory,
-                Subject::Host,
-                Severity::Degraded,
-                Advice::Inspect,
-                evidence,
-            )
-            .after(MEMORY_HOLD),
-        );
+        found.push(Observed::state(
+            Code::HostMemory,
+            Subject::Host,
+            Severity::Degraded,
+            Advice::Inspect,
+            evidence,
+        ));
     }
 }
 
 /// `host.oom`.
-fn out_of_memory(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
-    if fact.event == KernelEvent::OutOfMemory && !is_forgotten(look, fact) {
+fn out_of_memory(fact: &KernelFact, found: &mut Found) {
+    if fact.event == KernelEvent::OutOfMemory {
         found.push(event(
             Code::HostOom,
             Subject::Host,
@@ -137,7 +126,7 @@ fn out_of_memory(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
 }
 
 /// `host.disk_io`: a mounted disk that is gone is failing, until the next boot.
-fn disk_io(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
+fn disk_io(look: Look<'_>, fact: &KernelFact, found: &mut Found) {
     let KernelEvent::DiskIo { device, gone } = &fact.event else {
         return;
     };
@@ -146,24 +135,19 @@ fn disk_io(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
         .host
         .value()
         .is_some_and(|host| host.disks.iter().any(|disk| is_on(disk, device)));
-    let (severity, advice) = if *gone && carries_us {
-        (Severity::Failing, Advice::Replace)
-    } else if is_forgotten(look, fact) {
-        return;
+    let subject = Subject::Disk(device.clone());
+    found.push(if *gone && carries_us {
+        let (severity, advice) = (Severity::Failing, Advice::Replace);
+        let gone = event(Code::HostDiskIo, subject, severity, advice, fact);
+        gone.held(fact.count, fact.first, fact.last)
     } else {
-        (Severity::Degraded, Advice::Inspect)
-    };
-    found.push(event(
-        Code::HostDiskIo,
-        Subject::Disk(device.clone()),
-        severity,
-        advice,
-        fact,
-    ));
+        let (severity, advice) = (Severity::Degraded, Advice::Inspect);
+        event(Code::HostDiskIo, subject, severity, advice, fact)
+    });
 }
 
 /// `host.fs_readonly` in the kernel's words, until the file system is seen writable again.
-fn kernel_readonly(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>) {
+fn kernel_readonly(look: Look<'_>, fact: &KernelFact, found: &mut Found) {
     let KernelEvent::FilesystemReadonly { device } = &fact.event else {
         return;
     };
@@ -176,18 +160,22 @@ fn kernel_readonly(look: Look<'_>, fact: &KernelFact, found: &mut Vec<Observed>)
     match mounted {
         // Seen writable since, or told of by its mount point already.
         Some(disk) if !disk.read_only || disk.remounts_on_error => {}
-        Some(_) | None => found.push(event(
-            Code::HostFsReadonly,
-            Subject::Disk(device.clone()),
-            Severity::Failing,
-            Advice::Inspect,
-            fact,
-        )),
+        Some(_) | None => {
+            let (subject, severity) = (Subject::Disk(device.clone()), Severity::Failing);
+            let given_up = event(
+                Code::HostFsReadonly,
+                subject,
+                severity,
+                Advice::Inspect,
+                fact,
+            );
+            found.push(given_up.held(fact.count, fact.first, fact.last));
+        }
     }
 }
 
 /// `agent.kernel_log_gap`: evidence was lost, or can't be had at all.
-fn kernel_log(look: Look<'_>, found: &mut Vec<Observed>) {
+fn kernel_log(look: Look<'_>, found: &mut Found) {
     let gap = |severity, evidence| {
         Observed::state(
             Code::AgentKernelLogGap,
@@ -205,10 +193,7 @@ fn kernel_log(look: Look<'_>, found: &mut Vec<Observed>) {
             });
         }
         Reading::Ok { value, .. } => {
-            let recent = value
-                .last_gap
-                .filter(|last| look.now.moment - *last <= look.config.judge.forget_after);
-            if let Some(last) = recent {
+            if let Some(last) = value.last_gap {
                 let evidence = format!(
                     "kernel messages were overwritten before they could be read ({}×)",
                     value.gaps
@@ -221,7 +206,7 @@ fn kernel_log(look: Look<'_>, found: &mut Vec<Observed>) {
 }
 
 /// `host.clock`.
-fn clock(look: Look<'_>, found: &mut Vec<Observed>) {
+fn clock(look: Look<'_>, found: &mut Found) {
     let Some(ahead) = look
         .around
         .clock_offset
@@ -247,7 +232,7 @@ fn clock(look: Look<'_>, found: &mut Vec<Observed>) {
         Advice::Inspect,
         evidence,
     );
-    found.push(clock.after(CLOCK_HOLD));
+    found.push(clock);
 }
 
 /// A length of time by its two largest units, `3 h 12 min`; the sign is left to the words around it.
@@ -277,10 +262,6 @@ fn event(
 ) -> Observed {
     Observed::state(code, subject, severity, advice, fact.evidence.clone())
         .events(fact.count, fact.first, fact.last)
-}
-
-fn is_forgotten(look: Look<'_>, fact: &KernelFact) -> bool {
-    look.now.moment - fact.last > look.config.judge.forget_after
 }
 
 /// Whether a mounted file system lies on a device the kernel named: itself, or a partition or namespace of it.

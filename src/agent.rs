@@ -3,6 +3,8 @@
 mod notes;
 mod outlets;
 mod part;
+pub mod record;
+mod restart;
 mod sources;
 mod systemd;
 
@@ -182,15 +184,20 @@ impl House {
     ) -> anyhow::Result<Self> {
         let opening = Clock::start(None).now();
         let (folder, limits) = (&config.paths.state, limits(config));
+        let written = inspect::last_written(folder);
         let opened = Store::open(folder, limits, &identity.boot, opening).await;
         let (store, mut memory) = opened?;
         memory.clock = memory.clock_in(&identity.boot);
         let clock = Clock::start(memory.clock);
         if memory.boot != identity.boot {
+            if let Some(restart) = restart::unclean(&memory, written, &identity.boot, clock.now()) {
+                memory.restarted(restart);
+            }
             // Another boot: what the kernel said before it is history.
             memory.kernel = KernelLog::default();
             memory.boot.clone_from(&identity.boot);
         }
+        memory.stopped = false;
         let judge = Judge::new(
             config.clone(),
             node(config, identity),
@@ -374,6 +381,12 @@ impl House {
 
     /// Stops every part, each with its farewell, and keeps what must be kept.
     async fn leave(mut self) {
+        // Whoever takes the machine down asks the agent to stop first: else nobody did.
+        self.notes.memory.stopped = true;
+        self.notes.has_changed();
+        if let Err(error) = self.notes.keep(Vec::new(), self.clock.now()).await {
+            tracing::error!("{error:#}");
+        }
         self.outlets.stop().await;
         self.sources.stop().await;
         Part::remove(&mut self.ecs).await;

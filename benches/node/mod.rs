@@ -12,7 +12,7 @@ use sideline::domain::moment::{Moment, Now};
 use sideline::domain::reading::Reading;
 use sideline::domain::report::{Node, Outlet, OutletState};
 use sideline::domain::snapshot::{
-    CameraSeen, CameraSource, Disk, Gpu, GpuState, Gpus, Host, Ingest, KernelLog, Network,
+    CameraSeen, CameraSource, Disk, Gpu, GpuState, Gpus, Host, Ingest, KernelLog, Kind, Network,
     Pressure, Probe, Snapshot, StreamStatus, Temperature,
 };
 
@@ -75,6 +75,9 @@ impl Server {
                 host: &self.host,
                 gpus: &self.gpus,
                 kernel: &self.kernel,
+                drives: &Reading::Off,
+                ups: &Reading::Off,
+                checks: &Reading::Off,
                 cameras: &[&self.cameras],
             },
             Surroundings {
@@ -112,7 +115,7 @@ fn source(cameras: usize, fps: f64, at: Moment) -> CameraSource {
         .map(|number| (name(number), seen.clone()))
         .collect();
     CameraSource {
-        kind: "frigate",
+        kind: Kind::Frigate,
         name: "frigate:frigate".into(),
         ingest: Ingest::Online,
         cameras,
@@ -158,6 +161,7 @@ fn gpus(at: Moment) -> Gpus {
         xids: Vec::new(),
         pci: vec!["0000:01:00".into(), "0000:02:00".into()],
         driver: Some("550.90.07".into()),
+        ..Gpus::default()
     }
 }
 
@@ -178,6 +182,7 @@ fn host() -> Host {
         received_bytes_per_s: Some(9e6),
         sent_bytes_per_s: Some(3e5),
         errors_total: Some(0),
+        ..Network::default()
     };
     let sensor = |label: &str| Temperature {
         label: label.into(),
@@ -206,5 +211,6 @@ fn host() -> Host {
             io_full_percent: Some(0.3),
         }),
         uptime_s: Some(86_400),
+        ..Host::default()
     }
 }

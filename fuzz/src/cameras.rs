@@ -194,6 +194,9 @@ impl World {
             host: &Reading::Pending,
             gpus: &Reading::Off,
             kernel: &Reading::Pending,
+            drives: &Reading::Off,
+            ups: &Reading::Off,
+            checks: &Reading::Off,
             cameras: &[&source],
         };
         let report = self

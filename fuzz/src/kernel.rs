@@ -10,11 +10,10 @@ use jiff::Timestamp;
 use serde_json::json;
 use sideline::config::Config;
 use sideline::domain::judge::{Judge, Surroundings};
-use sideline::domain::kernel_event::event;
-use sideline::domain::kernel_facts::FACTS;
-use sideline::domain::kernel_line::{
-    EVIDENCE, KernelEvent, KernelLine, PROCESSES, Stamp, kmsg_sequence, parse_line,
-};
+use sideline::domain::kernel_event::{KernelEvent, event};
+use sideline::domain::kernel_facts::{EPISODES, EVIDENCE, FACTS, PROCESSES};
+use sideline::domain::kernel_line::{KernelLine, Stamp, kmsg_sequence, parse_line};
+use sideline::domain::kernel_scan::Scanner;
 use sideline::domain::memory::Memory;
 use sideline::domain::moment::{Moment, Now};
 use sideline::domain::reading::Reading;
@@ -37,14 +36,24 @@ pub(super) fn run(input: &[u8]) {
             continue;
         };
         recorded_otherwise(&line, now.wall);
-        if let Some((event, _)) = event(&line.text) {
-            named(&event);
+        if let Some(heard) = event(&line.text) {
+            assert!(heard.weight >= 1);
+            named(&heard.event);
         }
         if line.stamp.moment(now).is_none() {
             assert!(!log.note(&line, now), "{line:?} is of another boot");
             line.stamp = Stamp::None;
         }
         let is_event = event(&line.text).is_some();
+        // The kernel and the journal write printable characters as they are.
+        if is_event && !raw.contains('\n') && raw.contains(&*line.text) {
+            let found = Scanner::shared().lines(raw.as_bytes()).next();
+            assert_eq!(
+                found,
+                Some(raw.as_bytes()),
+                "the scanner passes over an event"
+            );
+        }
         assert_eq!(log.note(&line, now), is_event, "{line:?}");
     }
     bounded(&log, now);
@@ -94,21 +103,39 @@ fn recorded_otherwise(line: &KernelLine<'_>, now: Timestamp) {
 fn named(event: &KernelEvent) {
     match event {
         KernelEvent::Xid { pci, .. } => address(pci),
-        KernelEvent::GpuFellOff { pci } | KernelEvent::GpuInitFailed { pci } => {
+        KernelEvent::GpuFellOff { pci }
+        | KernelEvent::GpuInitFailed { pci }
+        | KernelEvent::GpuFirmware { pci } => {
             pci.as_deref().into_iter().for_each(address);
         }
-        KernelEvent::DiskIo { device, .. } | KernelEvent::FilesystemReadonly { device } => {
+        KernelEvent::PcieError { pci, .. } => address(pci),
+        KernelEvent::DiskIo { device: name, .. }
+        | KernelEvent::DiskMedium { device: name }
+        | KernelEvent::FilesystemReadonly { device: name }
+        | KernelEvent::RaidDegraded { array: name }
+        | KernelEvent::MemoryEcc { module: name, .. }
+        | KernelEvent::NicDown { nic: name }
+        | KernelEvent::NicUp { nic: name }
+        | KernelEvent::NicTxTimeout { nic: name } => {
             let plain = |c: char| c.is_ascii_graphic() && !"/+#".contains(c);
-            assert!((1..=40).contains(&device.len()) && device.chars().all(plain));
+            assert!((1..=40).contains(&name.len()) && name.chars().all(plain));
         }
-        KernelEvent::GpuDriverLoaded | KernelEvent::OutOfMemory => {}
+        KernelEvent::GpuDriverLoaded
+        | KernelEvent::OutOfMemory
+        | KernelEvent::MachineCheck { .. }
+        | KernelEvent::CpuThrottled
+        | KernelEvent::CpuThrottleEnded
+        | KernelEvent::HungTask
+        | KernelEvent::Lockup { .. }
+        | KernelEvent::Oops
+        | KernelEvent::Panic => {}
     }
 }
 
 /// `0000:01:00`, and read again it is the same.
 fn address(pci: &str) {
     let line = format!("NVRM: Xid (PCI:{pci}): 79, x");
-    let again = event(&line).map(|(event, _)| event);
+    let again = event(&line).map(|heard| heard.event);
     let pci = pci.to_owned();
     assert_eq!(again, Some(KernelEvent::Xid { pci, number: 79 }));
 }
@@ -117,7 +144,7 @@ fn bounded(log: &KernelLog, now: Now) {
     assert!(log.facts.len() <= FACTS);
     for fact in &log.facts {
         assert!(fact.count >= 1 && fact.first <= fact.last && fact.last <= now.moment);
-        assert!(fact.processes.len() <= PROCESSES);
+        assert!(fact.processes.len() <= PROCESSES && fact.recent.len() <= EPISODES);
         assert!(fact.evidence.chars().count() <= EVIDENCE);
         assert!(!fact.evidence.contains(char::is_control));
     }
@@ -134,6 +161,9 @@ fn judged(log: KernelLog, now: Now) {
         host: &Reading::Pending,
         gpus: &Reading::Off,
         kernel: &Reading::ok(log, now.moment),
+        drives: &Reading::Off,
+        ups: &Reading::Off,
+        checks: &Reading::Off,
         cameras: &[],
     };
     let judgement = judge.judge(seen, Surroundings::default(), now);

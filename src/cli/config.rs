@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{load, print};
+use super::{load, print, timing};
 use crate::config::cost::{self, Bill, Fleet};
 use crate::config::{Config, Enabled, Expected, Profile, manual, units};
 
@@ -24,7 +24,7 @@ Examples:
         /// The file to check.
         file: PathBuf,
     },
-    /// Print the configuration in force, and where each value came from.
+    /// Print the configuration in force, where each value came from, and when findings open and close.
     #[command(after_help = "\
 A value comes from the file, from the environment (AWS_REGION, AWS_DEFAULT_REGION, AWS_SHARED_CREDENTIALS_FILE; for an ordinary user without a file also XDG_STATE_HOME and XDG_RUNTIME_DIR), or is the default.
 What is printed is a configuration again, but for passwords in URLs, which are shown as ***.
@@ -34,7 +34,7 @@ Examples:
   sideline --config new.toml config show
   sideline config show --json | jq .origins")]
     Show {
-        /// Print JSON: file, config, and the origin of each key.
+        /// Print JSON: file, config, the origin of each key, and the timing of each finding.
         #[arg(long)]
         json: bool,
     },
@@ -99,8 +99,16 @@ pub fn run(command: ConfigCommand, file: Option<&Path>) -> anyhow::Result<ExitCo
             }
             format!("{}: ok\n", file.display())
         }
-        ConfigCommand::Show { json: true } => format!("{:#}\n", load::load(file)?.json()),
-        ConfigCommand::Show { json: false } => load::load(file)?.toml(),
+        ConfigCommand::Show { json: true } => {
+            let loaded = load::load(file)?;
+            let mut shown = loaded.json();
+            shown["timing"] = timing::json(&loaded.config);
+            format!("{shown:#}\n")
+        }
+        ConfigCommand::Show { json: false } => {
+            let loaded = load::load(file)?;
+            loaded.toml() + &timing::comments(&loaded.config)
+        }
         ConfigCommand::Defaults => manual::sample(),
         ConfigCommand::Schema => manual::schema(),
         ConfigCommand::Cost(args) => price(load::load(file)?.config, args),

@@ -2,12 +2,16 @@
 
 pub mod check;
 pub mod config;
+pub mod explain;
 pub mod fit;
 pub mod load;
 pub mod log;
 pub mod outbox;
+pub mod record;
+pub mod replay;
 pub mod run;
 pub mod status;
+pub mod timing;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -67,6 +71,15 @@ enum Command {
     /// Look into the outbox: what waits to be sent, what was lost
     #[command(subcommand, after_help = outbox::ABOUT)]
     Outbox(outbox::OutboxCommand),
+    /// Say what a finding code means, who is at fault and what to do
+    #[command(after_help = explain::ABOUT)]
+    Explain(explain::Options),
+    /// Judge recorded kernel logs and readings, and tell when the verdict would have changed and why
+    #[command(after_help = replay::ABOUT)]
+    Replay(replay::Options),
+    /// Write this node's readings into a file, for replay
+    #[command(after_help = record::ABOUT)]
+    Record(record::Options),
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -114,6 +127,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Check(options) => check::main(&options, config),
         Command::Fit => fit::main(&socket(&arguments.socket, config)?),
         Command::Outbox(command) => outbox::run(command, config),
+        Command::Explain(options) => explain::main(&options),
+        Command::Replay(options) => replay::main(&options, config),
+        Command::Record(options) => record::main(&options, config),
         Command::Config(command) => config::run(command, config),
         Command::Probe(Probe::Gpus { library }) => {
             crate::collect::gpus::probe::main(&library)?;

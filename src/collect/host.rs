@@ -1,11 +1,15 @@
 //! How the server itself does: CPU, memory, disks, networks, temperatures and pressure.
 //!
 //! Every read is of memory that the kernel keeps (/proc, /sys, statfs of local file systems), so it is done in
-//! place. What may block on a device or a network is left out; `disks` and `sensors` say what that is.
+//! place. What may block on a device or a network is left out; `disks`, `drives` and `sensors` say what that is.
 
+mod clock;
 mod disks;
+pub(super) mod drives;
 mod networks;
+mod processors;
 mod sensors;
+mod sysfs;
 
 use std::path::Path;
 use std::time::Duration;
@@ -121,18 +125,25 @@ impl Looker {
         Ok(Host {
             cpu_percent: percent(f64::from(self.system.global_cpu_usage())).filter(|_| cpus > 0),
             cpu_count: Some(cpus).filter(|cpus| *cpus > 0),
+            cpu_throttles_total: processors::throttles(Path::new("/sys/devices/system/cpu")),
             load: Some(kernel.loads.map(fixed_point)),
             memory_used_percent: percent(100.0 * (total - available) as f64 / total as f64),
             memory_total_bytes: Some(total),
             memory_available_bytes: Some(available),
+            memory_controllers: processors::memory_controllers(Path::new(
+                "/sys/devices/system/edac/mc",
+            )),
             swap_total_bytes: Some(swap),
             swap_used_bytes: Some(swap.saturating_sub(self.system.free_swap())),
             disks: disks::read(),
+            drives: drives::read(Path::new("/sys/block")),
+            raids: drives::raids(Path::new("/sys/block")),
             networks: self
                 .networks
                 .read(Path::new("/sys/class/net"), clock.moment()),
             temperatures: self.sensors.read(Path::new("/sys/class"), clock),
             pressure: pressure(Path::new("/proc/pressure")),
+            clock: clock::read(),
             uptime_s: u64::try_from(kernel.uptime).ok(),
         })
     }
@@ -240,7 +251,12 @@ mod tests {
         for sensor in &host.temperatures {
             assert!((0.0..150.0).contains(&sensor.temperature_c), "{sensor:?}");
         }
-        assert!(!serde_json::to_string(host).unwrap().contains("NaN"));
+        for drive in &host.drives {
+            assert!(!drive.name.starts_with("loop"), "{drive:?}");
+        }
+        let recorded = serde_json::to_string(host).unwrap();
+        assert!(!recorded.contains("NaN"));
+        assert_eq!(&serde_json::from_str::<Host>(&recorded).unwrap(), host);
     }
 
     #[test]

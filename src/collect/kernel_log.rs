@@ -1,5 +1,6 @@
 //! Reads the kernel log as it grows: /dev/kmsg, or a file or FIFO that somebody else writes one to.
 
+pub mod pstore;
 mod source;
 
 use std::convert::Infallible;

@@ -6,12 +6,15 @@ use std::path::Path;
 use super::address::{self, Broker};
 use super::problem::{join, nearest, quote};
 use super::shape::Seen;
-use super::{CloudWatch, Config, Fields, Relay, Source, SourceKind, codes};
+use super::units::format_duration;
+use super::{Check, CloudWatch, Config, Fields, Relay, Source, SourceKind, codes};
 
 /// A name is a level of MQTT topics, of which AWS IoT Core takes 256 bytes, and a CloudWatch dimension.
 const LONGEST_NAME: usize = 128;
 /// GetParameters takes no more names in one call.
 const MOST_PARAMETERS: usize = 10;
+/// A check's name is part of a finding's.
+const LONGEST_CHECK: usize = 40;
 /// A Unix socket's path has room for 107 bytes.
 const LONGEST_SOCKET: usize = 107;
 
@@ -23,6 +26,8 @@ pub(super) fn check(config: &Config, seen: &mut Seen<'_, '_>) {
         host: _,
         gpu: _,
         kernel_log,
+        ups,
+        check,
         cameras,
         judge,
         aws,
@@ -55,6 +60,14 @@ pub(super) fn check(config: &Config, seen: &mut Seen<'_, '_>) {
             "kernel_log.path must name a file, such as /dev/kmsg".into()
         });
     }
+
+    if !is_host_and_port(&ups.address) {
+        seen.wrong(&["ups.address"], || {
+            let is = quote(&ups.address);
+            format!("ups.address must be a host and a port, such as 127.0.0.1:3493, is \"{is}\"")
+        });
+    }
+    checks(seen, check);
 
     for camera in cameras.expect.keys() {
         level(
@@ -123,6 +136,56 @@ pub(super) fn check(config: &Config, seen: &mut Seen<'_, '_>) {
                 quote(listen)
             )
         });
+    }
+}
+
+/// `localhost:3493`, `127.0.0.1:3493`, `[::1]:3493`.
+fn is_host_and_port(address: &str) -> bool {
+    let usual = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    address
+        .parse::<SocketAddr>()
+        .is_ok_and(|address| address.port() != 0)
+        || address.rsplit_once(':').is_some_and(|(host, port)| {
+            let port = port.parse::<u16>().is_ok_and(|port| port != 0);
+            port && !host.is_empty() && host.chars().all(usual)
+        })
+}
+
+fn checks(seen: &mut Seen<'_, '_>, checks: &[Check]) {
+    for (at, check) in checks.iter().enumerate() {
+        let path = format!("check[{at}]");
+        let [name, command, timeout, every, user] =
+            ["name", "command", "timeout", "every", "user"].map(|key| join(&path, key));
+        let usual = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+        if !(1..=LONGEST_CHECK).contains(&check.name.len()) || !check.name.chars().all(usual) {
+            seen.wrong(&[&name], || {
+                let is = quote(&check.name);
+                format!("{name} must be 1 to {LONGEST_CHECK} of a-z, 0-9, _ and -, is \"{is}\"")
+            });
+        }
+        if checks[..at].iter().any(|other| other.name == check.name) {
+            seen.wrong(&[&name], || {
+                format!("{name} is the name of a check above it")
+            });
+        }
+        let program = check.command.first().map_or("", String::as_str);
+        if !program.starts_with('/') || check.command.iter().any(|word| word.contains('\0')) {
+            seen.wrong(&[&command], || {
+                format!("{command} must start with a program's whole path, as in [\"/usr/lib/nagios/plugins/check_load\"]")
+            });
+        }
+        if check.timeout > check.every {
+            seen.wrong(&[&timeout, &every], || {
+                let most = format_duration(check.every);
+                let is = format_duration(check.timeout);
+                format!("{timeout} must be at most {every}, \"{most}\", is \"{is}\"")
+            });
+        }
+        if check.user.is_empty() || check.user.contains(|c: char| c == ':' || c.is_control()) {
+            seen.wrong(&[&user], || {
+                format!("{user} must be a user's name, such as nobody")
+            });
+        }
     }
 }
 

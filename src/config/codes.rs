@@ -4,7 +4,7 @@
 
 /// Every finding code of the outside but the family `gpu.xid.<N>`, also those that this version does not raise yet:
 /// a fleet's configuration is written for its newest agents.
-pub const CODES: [&str; 42] = [
+pub const CODES: [&str; 47] = [
     "gpu.lost",
     "gpu.missing",
     "gpu.hung",
@@ -22,6 +22,8 @@ pub const CODES: [&str; 42] = [
     "gpu.recovery_action",
     "gpu.pcie_degraded",
     "gpu.pcie_replays",
+    "gpu.clocks_stuck",
+    "gpu.slow_answers",
     "host.disk_full",
     "host.disk_io",
     "host.disk_wear",
@@ -37,6 +39,9 @@ pub const CODES: [&str; 42] = [
     "host.unclean_restart",
     "host.nic",
     "host.power",
+    "host.check",
+    "host.disk_missing",
+    "host.memory_missing",
     "camera.down",
     "camera.degraded",
     "camera.unknown",

@@ -156,7 +156,10 @@ impl Effective {
         };
         let schema = Schema::new();
         for (section, value) in self.table() {
-            let Value::Table(table) = value else { continue };
+            let Value::Table(table) = value else {
+                self.elements(&mut text, &section, &value);
+                continue;
+            };
             let (inner, own): (Vec<_>, Vec<_>) =
                 table.iter().partition(|(_, value)| is_section(value));
             self.section(&mut text, &format!("[{section}]"), &section, own);
@@ -169,12 +172,7 @@ impl Effective {
             }
             for (key, value) in inner {
                 let path = join(&section, key);
-                let elements = value.as_array().map_or(&[][..], Vec::as_slice);
-                for (at, element) in elements.iter().enumerate() {
-                    let keys = element.as_table().into_iter().flatten().collect();
-                    let path_of_one = format!("{path}[{at}]");
-                    self.section(&mut text, &format!("[[{path}]]"), &path_of_one, keys);
-                }
+                self.elements(&mut text, &path, value);
                 if let Value::Table(keys) = value {
                     self.section(
                         &mut text,
@@ -186,6 +184,15 @@ impl Effective {
             }
         }
         text
+    }
+
+    /// The tables of a list, each under its header.
+    fn elements(&self, text: &mut String, path: &str, list: &Value) {
+        let elements = list.as_array().map_or(&[][..], Vec::as_slice);
+        for (at, element) in elements.iter().enumerate() {
+            let keys = element.as_table().into_iter().flatten().collect();
+            self.section(text, &format!("[[{path}]]"), &format!("{path}[{at}]"), keys);
+        }
     }
 
     /// A header and its keys, a line each.
@@ -394,6 +401,10 @@ fields = { fps = '/fps' }
 
 [relay]
 url = 'mqtts://secret@broker'
+
+[[check]]
+name = 'load'
+command = ['/bin/true']
 ";
         let environment = environment(true, &[("AWS_SHARED_CREDENTIALS_FILE", "/c")]);
         let seen = Effective::of_file("/f".into(), parse(text).unwrap(), &environment);
@@ -406,6 +417,9 @@ url = 'mqtts://secret@broker'
             "id = \"n\" # /f:2",
             "site = \"default\" # default",
             "# slots: the number of cameras under [cameras.expect], else of GPUs, else 1",
+            "[[check]]",
+            "command = [\"/bin/true\"] # /f:21",
+            "every = \"1m\" # default",
             "[[cameras.source]]",
             "url = \"mqtt://u:***@h\" # /f:6",
             "fields = { fps = \"/fps\" } # /f:8",

@@ -21,7 +21,18 @@ const HEAD: &str = "\
 ";
 
 /// What a table of the user's own entries looks like, by its path.
-const EXAMPLES: [(&str, &str); 3] = [
+const EXAMPLES: [(&str, &str); 4] = [
+    (
+        "check",
+        "\
+[[check]]
+name = \"load\"
+command = [\"/usr/lib/nagios/plugins/check_load\", \"-w\", \"20,15,10\", \"-c\", \"40,30,20\"]
+every = \"1m\"
+timeout = \"10s\"
+user = \"nobody\"
+",
+    ),
     (
         "cameras.source",
         "\
@@ -69,6 +80,10 @@ pub fn sample() -> String {
     let defaults = toml::Table::try_from(Config::default()).unwrap_or_default();
     let mut text = HEAD.to_owned();
     for (section, node) in keys(&schema, schema.root()) {
+        if matches!(schema.shape(node), Shape::List(_)) {
+            entries(&mut text, &schema, section, node);
+            continue;
+        }
         text.push('\n');
         comment(&mut text, "# ", description(schema.follow(node)));
         let _ = writeln!(text, "[{section}]");
@@ -87,17 +102,7 @@ pub fn sample() -> String {
             }
         }
         for (key, node) in tables {
-            text.push('\n');
-            comment(&mut text, "# ", description(node));
-            for (key, node) in keys(&schema, node) {
-                fields(&mut text, &schema, key, node);
-            }
-            let path = join(section, key);
-            for (_, example) in EXAMPLES.iter().filter(|(known, _)| *known == path) {
-                for line in example.lines() {
-                    let _ = writeln!(text, "{}", format!("#| {line}").trim_end());
-                }
-            }
+            entries(&mut text, &schema, &join(section, key), node);
         }
     }
     text
@@ -107,6 +112,20 @@ pub fn sample() -> String {
 #[must_use]
 pub fn schema() -> String {
     format!("{:#}\n", Schema::new().root())
+}
+
+/// The user's own tables at a path: what they are, what their keys are, and an example.
+fn entries(text: &mut String, schema: &Schema, path: &str, node: &Value) {
+    text.push('\n');
+    comment(text, "# ", description(node));
+    for (key, node) in keys(schema, node) {
+        fields(text, schema, key, node);
+    }
+    for (_, example) in EXAMPLES.iter().filter(|(known, _)| *known == path) {
+        for line in example.lines() {
+            let _ = writeln!(text, "{}", format!("#| {line}").trim_end());
+        }
+    }
 }
 
 /// The keys of the user's own tables, a comment each.
@@ -194,7 +213,8 @@ mod tests {
         // Every key that has a default can be uncommented.
         let defaults = toml::Table::try_from(Config::default()).unwrap();
         for (section, keys) in &defaults {
-            for key in keys.as_table().unwrap().keys() {
+            // A list of tables has no keys by default.
+            for key in keys.as_table().into_iter().flat_map(toml::Table::keys) {
                 let path = format!("{section}.{key}");
                 let example = EXAMPLES.iter().any(|(known, _)| *known == path);
                 assert!(example || after.lines.contains_key(&path), "{path}");
@@ -213,6 +233,7 @@ mod tests {
         let config = parse(&text).unwrap().config;
         assert_eq!(config.cameras.source.len(), 2);
         assert_eq!(config.cameras.expect.len(), 2);
+        assert_eq!(config.check.len(), 1);
         assert_eq!(config.judge.rules.len(), 2);
         assert_eq!(config.node.slots, Some(18));
     }

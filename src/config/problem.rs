@@ -209,7 +209,7 @@ pub(super) fn either<T: AsRef<str>>(words: &[T]) -> String {
 }
 
 /// The known word that was probably meant.
-pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     if word.len() > QUOTED {
         return None;
     }

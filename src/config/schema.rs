@@ -20,11 +20,14 @@ pub(super) enum Written {
     Period,
 }
 
-/// The keys that hold durations and sizes, and how long and how large they may be.
-pub(super) const WRITTEN: [(&str, Written); 14] = [
+/// The keys that hold durations and sizes, and how long and how large they may be; `[]` is every element of a list.
+pub(super) const WRITTEN: [(&str, Written); 17] = [
     ("host.every", Written::Duration("1s", "5m")),
     ("gpu.every", Written::Duration("1s", "5m")),
     ("gpu.deadline", Written::Duration("100ms", "5m")),
+    ("ups.every", Written::Duration("1s", "5m")),
+    ("check[].every", Written::Duration("1s", "1d")),
+    ("check[].timeout", Written::Duration("100ms", "5m")),
     ("cameras.down_after", Written::Duration("1s", "1h")),
     ("judge.recover_after", Written::Duration("0s", "1h")),
     ("judge.forget_after", Written::Duration("1m", "7d")),
@@ -41,7 +44,17 @@ pub(super) const WRITTEN: [(&str, Written); 14] = [
 impl Written {
     /// How the key at a path is written, if specially.
     pub(super) fn at(path: &str) -> Option<Self> {
-        let row = WRITTEN.iter().find(|(key, _)| *key == path);
+        let digit = |c: char| c.is_ascii_digit();
+        let row = WRITTEN.iter().find(|(key, _)| match key.split_once("[]") {
+            None => *key == path,
+            Some((list, key)) => path.strip_prefix(list).is_some_and(|rest| {
+                let index = rest
+                    .strip_suffix(key)
+                    .and_then(|rest| rest.strip_prefix('['));
+                let index = index.and_then(|rest| rest.strip_suffix(']'));
+                index.is_some_and(|index| index.chars().all(digit))
+            }),
+        });
         row.map(|(_, written)| *written)
     }
 
@@ -271,19 +284,35 @@ impl Schema {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// The paths and descriptions of all texts that are read as durations or sizes.
     fn measured(schema: &Schema) -> Vec<(String, String)> {
-        let defaults = serde_json::to_value(Config::default()).unwrap();
+        // Lists are empty by default: one of each element shows its keys.
+        let check = json!({"name": "a", "command": ["/a"]});
+        let check = serde_json::from_value(check).unwrap();
+        let filled = Config {
+            check: vec![check],
+            ..Config::default()
+        };
+        let filled = serde_json::to_value(filled).unwrap();
         let mut found = Vec::new();
-        for (section, table) in defaults.as_object().unwrap() {
+        for (section, value) in filled.as_object().unwrap() {
+            let (table, list) = match value.get(0) {
+                Some(first) => (first, "[]"),
+                None => (value, ""),
+            };
             for (key, value) in table.as_object().unwrap() {
-                let digit = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
-                if value.as_str().is_some_and(digit) {
+                let measure = |text: &str| {
+                    let digit = text.starts_with(|c: char| c.is_ascii_digit());
+                    digit && text.chars().all(|c| c.is_ascii_alphanumeric())
+                };
+                if value.as_str().is_some_and(measure) {
                     let keys = schema.table(&schema.root()["properties"][section]).unwrap();
                     let text = keys[key]["description"].as_str().unwrap();
-                    found.push((format!("{section}.{key}"), text.to_owned()));
+                    found.push((format!("{section}{list}.{key}"), text.to_owned()));
                 }
             }
         }
@@ -327,6 +356,8 @@ mod tests {
             ("outbox.max_bytes", "much", false),
             ("outbox.max_age", "14d", true),
             ("outbox.max_age", "15d", false),
+            ("check[0].every", "1d", true),
+            ("check[12].timeout", "99ms", false),
             ("cloudwatch.period", "1s", true),
             ("cloudwatch.period", "30s", true),
             ("cloudwatch.period", "2s", false),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::problem::{Found, either, join, nearest, quote, quote_range};
 use super::schema::{Leaf, Schema, Shape, Written};
@@ -163,7 +163,8 @@ impl<'t, 's> Seen<'t, 's> {
     fn stand_in(&self, node: &'s Value) -> DeValue<'t> {
         let word = match self.schema.shape(node) {
             Shape::Leaf(leaf) => leaf.words.first().copied().unwrap_or_default().to_owned(),
-            Shape::Table { .. } | Shape::Named(_) | Shape::List(_) => String::new(),
+            Shape::List(_) => return DeValue::Array(DeArray::new()),
+            Shape::Table { .. } | Shape::Named(_) => String::new(),
         };
         DeValue::String(Cow::Owned(word))
     }

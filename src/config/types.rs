@@ -12,6 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::units;
 
+mod check;
+mod ups;
+
+pub use check::Check;
+pub use ups::Ups;
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +32,10 @@ pub struct Config {
     pub gpu: Gpu,
     /// The kernel log, where hardware faults show first.
     pub kernel_log: KernelLog,
+    /// Uninterruptible power supplies, as the daemon of Network UPS Tools (upsd) tells.
+    pub ups: Ups,
+    /// Checks of your own.
+    pub check: Vec<Check>,
     /// Cameras, as the ingest programs tell of them.
     pub cameras: Cameras,
     /// When trouble counts, and how much.

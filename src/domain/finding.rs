@@ -17,6 +17,18 @@ pub enum Severity {
     Failing,
 }
 
+impl Severity {
+    /// The word of the wire form.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Degraded => "degraded",
+            Severity::Failing => "failing",
+        }
+    }
+}
+
 /// What a person should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +51,24 @@ pub enum Advice {
     Replace,
     /// Ask the vendor.
     ContactSupport,
+}
+
+impl Advice {
+    /// The word of the wire form.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Advice::None => "none",
+            Advice::RestartApp => "restart_app",
+            Advice::RestartTask => "restart_task",
+            Advice::ResetGpu => "reset_gpu",
+            Advice::Reboot => "reboot",
+            Advice::PowerCycle => "power_cycle",
+            Advice::Inspect => "inspect",
+            Advice::Replace => "replace",
+            Advice::ContactSupport => "contact_support",
+        }
+    }
 }
 
 /// What kind of trouble: the stable names of the outside.
@@ -263,6 +293,10 @@ pub enum Subject {
     Source(String),
     /// One network interface, by name.
     Nic(String),
+    /// A memory module or its controller, by name.
+    Memory(String),
+    /// A PCIe device or port, by address.
+    Pci(String),
     /// One UPS, by name.
     Ups(String),
     /// One check of the operator's own, by name.
@@ -294,6 +328,8 @@ impl fmt::Display for Subject {
             Subject::Cameras(name) => write!(f, "cameras:{name}"),
             Subject::Source(name) => write!(f, "source:{name}"),
             Subject::Nic(name) => write!(f, "nic:{name}"),
+            Subject::Memory(name) => write!(f, "memory:{name}"),
+            Subject::Pci(address) => write!(f, "pci:{address}"),
             Subject::Ups(name) => write!(f, "ups:{name}"),
             Subject::Check(name) => write!(f, "check:{name}"),
             Subject::Agent => f.write_str("agent"),

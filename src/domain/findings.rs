@@ -188,6 +188,10 @@ impl Findings {
         self.looks += 1;
         self.due = found.due.filter(|due| now.moment < *due);
         let look = self.looks;
+        // The worst first: of one trouble that two sources tell of, it is the one that counts.
+        found
+            .observed
+            .sort_by_key(|seen| std::cmp::Reverse(seen.severity));
         for mut seen in std::mem::take(&mut found.observed) {
             match level(&config.judge.rules, seen.code) {
                 Some(RuleLevel::Off) => continue,
@@ -238,6 +242,7 @@ impl Findings {
         let track = match self.tracks.entry((seen.code, seen.subject)) {
             Entry::Occupied(track) if is_over(track.get().openings) => return None,
             Entry::Vacant(_) if is_over(0) => return None,
+            Entry::Occupied(track) if track.get().look == self.looks => return None,
             Entry::Occupied(track) => track.into_mut(),
             Entry::Vacant(place) => {
                 let (code, subject) = place.key().clone();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::capacity::capacity;
+use super::correlate::{self, Circumstances};
 use super::findings::{Change, Findings, Found};
 use super::memory::Memory;
 use super::moment::{Moment, Now};
@@ -15,11 +16,12 @@ use super::report::{
     State, VERSION,
 };
 use super::rules::agent::AgentMemory;
+use super::rules::camera_groups::Groups;
 use super::rules::cameras::{CameraMemory, Edge};
 use super::rules::gpu::GpuMemory;
 use super::rules::host::HostMemory;
 use super::rules::{self, Look};
-use super::snapshot::{CameraSource, GpuState, Gpus, Ingest, Probe, Snapshot};
+use super::snapshot::{CameraSource, Ingest, Snapshot, UpsPower};
 use super::verdict::Verdict;
 use crate::config::{Config, Expected, FailoverMode};
 
@@ -61,11 +63,16 @@ pub struct Judge {
     findings: Findings,
     verdict: Verdict,
     cameras: CameraMemory,
+    groups: Groups,
     gpus: GpuMemory,
     host: HostMemory,
     agent: AgentMemory,
     started: Moment,
     settled: bool,
+    /// A UPS feeds the machine from its battery.
+    on_battery: bool,
+    /// When the latest readings will be too old.
+    stale_at: Option<Moment>,
     seq: u64,
     capacity: Option<Capacity>,
     last_available: Option<u32>,
@@ -81,11 +88,18 @@ impl Judge {
             findings: Findings::default(),
             verdict: Verdict::default(),
             cameras: CameraMemory::default(),
-            gpus: GpuMemory::new(memory.inventory.clone()),
-            host: HostMemory::default(),
+            groups: Groups::default(),
+            gpus: GpuMemory::new(memory),
+            host: HostMemory::new(
+                memory.machine.clone(),
+                memory.restarts.clone(),
+                memory.boot.clone(),
+            ),
             agent: AgentMemory::default(),
             started: now,
             settled: false,
+            on_battery: false,
+            stale_at: None,
             seq: memory.seq,
             capacity: None,
             last_available: memory.available,
@@ -107,11 +121,21 @@ impl Judge {
             .or(memory.available);
         let changed = memory.seq != self.seq
             || memory.available != available
-            || memory.inventory != self.gpus.inventory;
+            || memory.inventory != self.gpus.inventory
+            || memory.links != self.gpus.levels.links
+            || memory.usual_answer_s != self.gpus.usual_answer_s
+            || memory.driver != self.gpus.driver
+            || memory.on_battery != self.on_battery
+            || memory.machine != self.host.machine;
         if changed {
             memory.seq = self.seq;
             memory.available = available;
             memory.inventory.clone_from(&self.gpus.inventory);
+            memory.links.clone_from(&self.gpus.levels.links);
+            memory.usual_answer_s = self.gpus.usual_answer_s;
+            memory.machine.clone_from(&self.host.machine);
+            memory.driver.clone_from(&self.gpus.driver);
+            memory.on_battery = self.on_battery;
         }
         changed
     }
@@ -121,8 +145,14 @@ impl Judge {
         if let Some(gpus) = seen.gpus.value() {
             self.gpus.take_in(gpus, now.moment);
         }
-        if let Some(host) = seen.host.value() {
-            self.host.take_in(host);
+        if let Some(kernel) = seen.kernel.value() {
+            self.gpus.hear(kernel);
+        }
+        if let Reading::Ok { value, at } = seen.host {
+            self.host.take_in(value, *at);
+        }
+        if let Some(upses) = seen.ups.value() {
+            self.on_battery = upses.iter().any(|ups| ups.power == UpsPower::Battery);
         }
         self.agent.take_in(&around.outlets, now.moment);
         let config = Arc::clone(&self.config);
@@ -133,16 +163,26 @@ impl Judge {
             now,
         };
         let (cameras, camera_edges) = self.cameras.settle(look);
+        self.groups.take_in(&cameras);
 
         let mut found = Found::default();
         rules::gpu::observe(look, &self.gpus, &mut found);
-        rules::host::observe(look, &self.host, &mut found);
-        rules::cameras::observe(look, &cameras, &mut found);
+        rules::host::observe(look, &self.host, &self.gpus, &mut found);
         rules::agent::observe(look, &self.agent, &mut found);
+        let around_faults = Circumstances {
+            restarts: &self.host.restarts,
+            at_full_power: &self.gpus.at_full_power(),
+            driver_changed: self.gpus.driver_changed,
+        };
+        correlate::apply(around_faults, now, &mut found);
+        rules::cameras::observe(look, &cameras, &self.groups, &mut found);
+        self.groups
+            .observe(self.gpus.let_go(now.moment), &mut found);
         let changes = self.findings.update(found, &config, now);
 
         let was = self.verdict.state();
         self.settled |= self.all_settled(look);
+        self.stale_at = stale_at(look);
         let known = self.settled && !is_stale(look);
         let state =
             self.verdict
@@ -214,6 +254,16 @@ impl Judge {
         }
     }
 
+    /// When the verdict or a finding may change though nothing new is seen. Cameras change with every moment.
+    #[must_use]
+    pub fn due(&self) -> Option<Moment> {
+        let better = self.verdict.due(self.config.judge.recover_after);
+        [self.findings.due(), better, self.stale_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     /// Whether every enabled source has answered or failed.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -278,10 +328,6 @@ impl Judge {
         let (cluster, container_instance) = around
             .ecs
             .map_or((None, None), |(cluster, node)| (Some(cluster), node));
-        let measured_gpus = seen
-            .gpus
-            .value()
-            .filter(|gpus| gpus.probe == Probe::Answering);
         Report {
             version: VERSION,
             at: now.wall,
@@ -294,7 +340,11 @@ impl Judge {
             capacity,
             findings: self.findings.open().cloned().collect(),
             host,
-            gpus: seen.gpus.value().map(cards).unwrap_or_default(),
+            gpus: seen
+                .gpus
+                .value()
+                .map(|gpus| gpus.cards.clone())
+                .unwrap_or_default(),
             cameras,
             outlets: around.outlets,
             failover: Failover {
@@ -312,7 +362,7 @@ impl Judge {
                     Reading::Ok { at, .. } => Some(*at),
                     Reading::Pending | Reading::Off | Reading::Failed { .. } => None,
                 },
-                gpus: measured_gpus.and_then(|gpus| gpus.cards_at),
+                gpus: seen.gpus.value().and_then(|gpus| gpus.cards_at),
             },
         }
     }
@@ -320,33 +370,26 @@ impl Judge {
 
 /// Whether a source that keeps a rhythm has lost it. The GPU probe has findings of its own for that.
 fn is_stale(look: Look<'_>) -> bool {
-    let limit = look.config.host.every * STALE_INTERVALS;
     match look.seen.host {
-        Reading::Ok { at, .. } => look.now.moment - *at > limit,
+        Reading::Ok { at, .. } => look.now.moment - *at > rhythm(look),
         Reading::Failed { .. } => true,
         Reading::Pending | Reading::Off => false,
     }
 }
 
-/// The cards of the report: what was read last is not known any more while the probe is silent.
-fn cards(gpus: &Gpus) -> Vec<super::snapshot::Gpu> {
-    let state = match gpus.probe {
-        Probe::Answering => return gpus.cards.clone(),
-        Probe::Hung { .. } => GpuState::Hung,
-        Probe::NoLibrary { .. } | Probe::Driver { .. } | Probe::Crashed { .. } => GpuState::Unknown,
-    };
-    let identity = |card: &super::snapshot::Gpu| super::snapshot::Gpu {
-        id: card.id.clone(),
-        name: card.name.clone(),
-        pci: card.pci.clone(),
-        serial: card.serial.clone(),
-        vbios: card.vbios.clone(),
-        driver: card.driver.clone(),
-        memory_total_bytes: card.memory_total_bytes,
-        state,
-        ..Default::default()
-    };
-    gpus.cards.iter().map(identity).collect()
+/// When that will be.
+fn stale_at(look: Look<'_>) -> Option<Moment> {
+    match look.seen.host {
+        Reading::Ok { at, .. } => {
+            let stale = *at + rhythm(look) + Duration::from_millis(1);
+            (look.now.moment < stale).then_some(stale)
+        }
+        Reading::Failed { .. } | Reading::Pending | Reading::Off => None,
+    }
+}
+
+fn rhythm(look: Look<'_>) -> Duration {
+    look.config.host.every * STALE_INTERVALS
 }
 
 impl Report {

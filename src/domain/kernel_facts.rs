@@ -1,40 +1,107 @@
 //! Kernel lines → running totals: what one boot's log has said of the hardware so far.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::kernel_event::event;
-use super::kernel_line::{EVIDENCE, KernelEvent, KernelFact, KernelLine, PROCESSES, Stamp};
+use serde::{Deserialize, Serialize};
+
+use super::kernel_event::{Heard, KernelEvent, driver_version, event, names_card};
+use super::kernel_line::{KernelLine, Stamp};
 use super::moment::{Moment, Now};
-use super::snapshot::KernelLog;
+use super::snapshot::{Driver, KernelLog};
+use super::xid::says_fatal;
 
 /// How many kinds of event are remembered at most.
 pub const FACTS: usize = 256;
+
+/// How many different processes of one event are remembered at most.
+pub const PROCESSES: usize = 8;
+
+/// How many characters of a line are kept as evidence at most.
+pub const EVIDENCE: usize = 300;
+
+/// How many of an event's latest episodes are remembered at most.
+pub const EPISODES: usize = 32;
+
+/// Lines of one event and process that follow each other within this are one episode: one fault prints many lines.
+pub const BURST: Duration = Duration::from_secs(10);
 
 /// A stamp may be so far ahead of now and still be of this boot: the kernel's log clock is not the one
 /// that time is kept with.
 const AHEAD: Duration = Duration::from_secs(60);
 
+/// The lines of one sentence are written together.
+const SENTENCE: Duration = Duration::from_secs(1);
+
+/// Running total of one kind of event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KernelFact {
+    /// What happened, to what.
+    pub event: KernelEvent,
+    /// How often: a line that stands for many events counts as many.
+    pub count: u64,
+    /// First time.
+    pub first: Moment,
+    /// Latest time.
+    pub last: Moment,
+    /// Different processes named in the lines, at most `PROCESSES`: repetition across processes blames the card.
+    pub processes: Vec<u32>,
+    /// The latest episodes, in the order in which they began, at most `EPISODES`.
+    #[serde(default)]
+    pub recent: Vec<Episode>,
+    /// The latest line, cut to `EVIDENCE` characters. A line of the same burst that says "fatal" stays.
+    pub evidence: String,
+}
+
+/// Lines of one event and process that followed each other within `BURST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Episode {
+    /// Its latest line.
+    pub last: Moment,
+    /// The process that the lines name.
+    pub process: Option<u32>,
+}
+
 impl KernelLog {
     /// Takes one line in. Returns whether it changed what is known; lines of another boot change nothing.
     pub fn note(&mut self, line: &KernelLine<'_>, now: Now) -> bool {
-        let Some((event, process)) = event(&line.text) else {
-            return false;
-        };
         let Some(at) = line.stamp.moment(now) else {
             return false;
         };
-        if event == KernelEvent::GpuDriverLoaded {
-            self.facts
-                .retain(|fact| !fact.event.is_of_gpu() || at < fact.last);
+        let Some(mut heard) = event(&line.text) else {
+            if let Some(card) = names_card(&line.text) {
+                self.named = Some((card, at));
+            }
+            return false;
+        };
+        if heard.event == KernelEvent::GpuDriverLoaded {
+            self.driver_loaded(&line.text, at);
         }
-        match self.facts.iter_mut().find(|fact| fact.event == event) {
-            Some(fact) => fact.again(at, process, &line.text),
-            None => self.add(event, at, process, &line.text),
+        if let KernelEvent::GpuFellOff { pci: pci @ None } = &mut heard.event {
+            let named = self.named.take();
+            let of_it = |(_, then): &(String, Moment)| *then <= at && at - *then <= SENTENCE;
+            *pci = named.filter(of_it).map(|(card, _)| card);
+        }
+        match self.facts.iter_mut().find(|fact| fact.event == heard.event) {
+            Some(fact) => fact.again(&heard, at, &line.text),
+            None => self.add(heard, at, &line.text),
         }
         true
     }
 
-    fn add(&mut self, event: KernelEvent, at: Moment, process: Option<u32>, text: &str) {
+    /// A fresh driver makes what the old one said of the cards history.
+    fn driver_loaded(&mut self, text: &str, at: Moment) {
+        self.facts
+            .retain(|fact| !fact.event.is_of_gpu() || at < fact.last);
+        if self.driver.as_ref().is_none_or(|known| known.loaded <= at) {
+            self.driver = driver_version(text).map(|version| Driver {
+                version,
+                loaded: at,
+            });
+        }
+    }
+
+    fn add(&mut self, heard: Heard, at: Moment, text: &str) {
         if self.facts.len() >= FACTS {
             let oldest = self
                 .facts
@@ -46,30 +113,74 @@ impl KernelLog {
             }
         }
         self.facts.push(KernelFact {
-            event,
-            count: 1,
+            event: heard.event,
+            count: heard.weight,
             first: at,
             last: at,
-            processes: process.into_iter().collect(),
+            processes: heard.process.into_iter().collect(),
+            recent: vec![Episode {
+                last: at,
+                process: heard.process,
+            }],
             evidence: evidence(text),
         });
     }
 }
 
 impl KernelFact {
-    fn again(&mut self, at: Moment, process: Option<u32>, text: &str) {
-        self.count = self.count.saturating_add(1);
+    /// How many bursts of it there were in the last `window`, at most `EPISODES`.
+    #[must_use]
+    pub fn episodes_within(&self, window: Duration, now: Moment) -> usize {
+        self.recent(window, now).count()
+    }
+
+    /// How many different processes named by it in the last `window`; lines without one name none.
+    #[must_use]
+    pub fn processes_within(&self, window: Duration, now: Moment) -> usize {
+        let processes: BTreeSet<u32> = self
+            .recent(window, now)
+            .filter_map(|episode| episode.process)
+            .collect();
+        processes.len()
+    }
+
+    fn recent(&self, window: Duration, now: Moment) -> impl Iterator<Item = &Episode> {
+        self.recent
+            .iter()
+            .filter(move |episode| now - episode.last <= window)
+    }
+
+    fn again(&mut self, heard: &Heard, at: Moment, text: &str) {
+        self.count = self.count.saturating_add(heard.weight);
         self.first = self.first.min(at);
         if self.last <= at {
+            let hides = at - self.last <= BURST && says_fatal(&self.evidence) && !says_fatal(text);
             self.last = at;
-            self.evidence = evidence(text);
+            if !hides {
+                self.evidence = evidence(text);
+            }
         }
-        if let Some(process) = process
+        if let Some(process) = heard.process
             && self.processes.len() < PROCESSES
             && !self.processes.contains(&process)
         {
             self.processes.push(process);
         }
+        self.episode(heard.process, at);
+    }
+
+    fn episode(&mut self, process: Option<u32>, at: Moment) {
+        let near = |episode: &&mut Episode| {
+            episode.process == process && at - episode.last <= BURST && episode.last - at <= BURST
+        };
+        if let Some(same) = self.recent.iter_mut().rev().find(near) {
+            same.last = same.last.max(at);
+            return;
+        }
+        if self.recent.len() >= EPISODES {
+            self.recent.remove(0);
+        }
+        self.recent.push(Episode { last: at, process });
     }
 }
 
@@ -88,7 +199,8 @@ impl Stamp {
 }
 
 /// What is kept of a line: no control characters, which could fool a terminal, and not too much of it.
-fn evidence(text: &str) -> String {
+#[must_use]
+pub fn evidence(text: &str) -> String {
     text.chars()
         .take(EVIDENCE)
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -197,6 +309,127 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn three_lines_are_one_sentence() {
+        let last = "NVRM: fallen off the bus and is not responding to commands.";
+        let first = "NVRM: The NVIDIA GPU 0000:05:00.0";
+        // Milliseconds between the first line and the last.
+        for (apart, named) in [(0, true), (900, true), (1_500, false)] {
+            let mut log = KernelLog::default();
+            assert!(!log.note(&said(first, Stamp::SinceBoot(1_000_000)), now(10)));
+            let at = Stamp::SinceBoot(1_000_000 + apart * 1_000);
+            assert!(log.note(&said(last, at), now(10)));
+            assert!(
+                log.note(&said(last, at), now(10)),
+                "told again, without a name"
+            );
+            let fell_off = |pci: Option<&str>| KernelEvent::GpuFellOff {
+                pci: pci.map(str::to_owned),
+            };
+            let seen: Vec<_> = log.facts.iter().map(|fact| fact.event.clone()).collect();
+            let expected = if named {
+                vec![fell_off(Some("0000:05:00")), fell_off(None)]
+            } else {
+                vec![fell_off(None)]
+            };
+            assert_eq!(seen, expected, "{apart} ms");
+        }
+    }
+
+    #[test]
+    fn bursts_are_one_episode_each() {
+        // Seconds and processes of the lines; episodes and processes within 100 s of second 200.
+        for (lines, episodes, processes) in [
+            (vec![(150, 0)], 1, 0),
+            (vec![(150, 7), (155, 7), (165, 7), (175, 7)], 1, 1),
+            (vec![(150, 7), (161, 7)], 2, 1),
+            (vec![(150, 7), (151, 8), (152, 7), (153, 8)], 2, 2),
+            (vec![(150, 7), (149, 7)], 1, 1),
+            (vec![(50, 7), (99, 8), (100, 9)], 1, 1),
+        ] {
+            let mut log = KernelLog::default();
+            for (second, process) in &lines {
+                let named = if *process > 0 {
+                    format!("pid={process}, ")
+                } else {
+                    String::new()
+                };
+                let line = format!("NVRM: Xid (PCI:0000:01:00): 31, {named}x");
+                log.note(&said(&line, Stamp::SinceBoot(second * 1_000_000)), now(200));
+            }
+            let window = Duration::from_secs(100);
+            let fact = &log.facts[0];
+            let seen = (
+                fact.episodes_within(window, now(200).moment),
+                fact.processes_within(window, now(200).moment),
+            );
+            assert_eq!(seen, (episodes, processes), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn episodes_are_bounded_and_lines_weighed() {
+        let mut log = KernelLog::default();
+        for minute in 0..100 {
+            let line = said(
+                "EDAC MC0: 3 CE error on DIMM_A1 (x)",
+                Stamp::SinceBoot(minute * 60_000_000),
+            );
+            log.note(&line, now(10_000));
+        }
+        assert_eq!(
+            (log.facts[0].count, log.facts[0].recent.len()),
+            (300, EPISODES)
+        );
+        assert_eq!(log.facts[0].recent[EPISODES - 1].last, now(99 * 60).moment);
+    }
+
+    #[test]
+    fn what_is_fatal_is_not_hidden_by_the_rest_of_its_burst() {
+        let line = |how: &str| format!("NVRM: Xid (PCI:0000:01:00): 149, NETIR_LINK_EVT {how} XC0");
+        for (first, second, apart, kept) in [
+            ("Fatal", "Nonfatal", 1, "Fatal"),
+            ("Nonfatal", "Fatal", 1, "Fatal"),
+            ("Fatal", "Nonfatal", 11, "Nonfatal"),
+            ("Nonfatal A", "Nonfatal B", 1, "Nonfatal B"),
+        ] {
+            let mut log = KernelLog::default();
+            log.note(&said(&line(first), Stamp::SinceBoot(1_000_000)), now(100));
+            log.note(
+                &said(&line(second), Stamp::SinceBoot((1 + apart) * 1_000_000)),
+                now(100),
+            );
+            assert_eq!(
+                log.facts[0].evidence,
+                line(kept),
+                "{first} {second} {apart}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_drivers_version_is_kept() {
+        let mut log = KernelLog::default();
+        for (second, version) in [(1, "535.161.07"), (9, "580.65.06"), (5, "550.1")] {
+            let line = format!("NVRM: loading NVIDIA UNIX x86_64 Kernel Module  {version}  x");
+            log.note(&said(&line, Stamp::SinceBoot(second * 1_000_000)), now(10));
+        }
+        let expected = Driver {
+            version: "580.65.06".to_owned(),
+            loaded: now(9).moment,
+        };
+        assert_eq!(log.driver, Some(expected));
+    }
+
+    #[test]
+    fn what_an_older_agent_remembered_is_still_read() {
+        let kept = r#"{"position":{"kmsg":7},"gaps":1,"last_gap":null,"facts":[{"event":{"disk_io":{"device":"sda","gone":false}},
+            "count":2,"first":{"secs":1,"nanos":0},"last":{"secs":2,"nanos":0},"processes":[],"evidence":"x"}]}"#;
+        let log: KernelLog = serde_json::from_str(kept).unwrap();
+        assert_eq!((log.facts[0].count, log.facts[0].recent.len()), (2, 0));
+        assert_eq!((log.driver, log.named), (None, None));
     }
 
     #[test]

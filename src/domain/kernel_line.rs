@@ -5,16 +5,8 @@ use std::borrow::Cow;
 use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
-
-use super::moment::Moment;
-
-/// How many different processes of one event are remembered at most.
-pub const PROCESSES: usize = 8;
-
-/// How many characters of a line are kept as evidence at most.
-pub const EVIDENCE: usize = 300;
 
 /// One line of a kernel log, freed of its recording's decoration.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,78 +26,6 @@ pub enum Stamp {
     SinceBoot(u64),
     /// Wall time.
     Wall(Timestamp),
-}
-
-/// Something the kernel said that bears on the hardware.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KernelEvent {
-    /// NVIDIA's driver reports Xid `number` of the card at `pci`.
-    Xid {
-        /// `0000:01:00`.
-        pci: String,
-        /// The Xid.
-        number: u32,
-    },
-    /// "GPU has fallen off the bus" without an Xid.
-    GpuFellOff {
-        /// `0000:01:00`, where the line names it.
-        pci: Option<String>,
-    },
-    /// The driver could not start the card (`RmInitAdapter failed!`).
-    GpuInitFailed {
-        /// `0000:01:00`, where the line names it.
-        pci: Option<String>,
-    },
-    /// NVIDIA's kernel module was loaded afresh: what it said before is history.
-    GpuDriverLoaded,
-    /// The kernel killed a process for want of memory; once for each process.
-    OutOfMemory,
-    /// A disk, its controller or its file system reports I/O errors.
-    DiskIo {
-        /// `nvme0n1`, `nvme0`, `sda`, `dm-0`, `ata1.00`, …
-        device: String,
-        /// The device is gone or given up, not just one bad block.
-        gone: bool,
-    },
-    /// A file system was remounted read-only or shut down.
-    FilesystemReadonly {
-        /// The device.
-        device: String,
-    },
-}
-
-impl KernelEvent {
-    /// Whether it tells the state of a card, which a freshly loaded driver makes history.
-    #[must_use]
-    pub fn is_of_gpu(&self) -> bool {
-        match self {
-            KernelEvent::Xid { .. }
-            | KernelEvent::GpuFellOff { .. }
-            | KernelEvent::GpuInitFailed { .. } => true,
-            KernelEvent::GpuDriverLoaded
-            | KernelEvent::OutOfMemory
-            | KernelEvent::DiskIo { .. }
-            | KernelEvent::FilesystemReadonly { .. } => false,
-        }
-    }
-}
-
-/// Running total of one kind of event.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KernelFact {
-    /// What happened, to what.
-    pub event: KernelEvent,
-    /// How often.
-    pub count: u64,
-    /// First time.
-    pub first: Moment,
-    /// Latest time.
-    pub last: Moment,
-    /// Different processes named in the lines, at most `PROCESSES`: repetition across processes blames the card.
-    pub processes: Vec<u32>,
-    /// The latest line, cut to `EVIDENCE` characters.
-    pub evidence: String,
 }
 
 /// Frees a line of its recording: /dev/kmsg records, `dmesg` in all its time formats, `journalctl -k` (short,

@@ -27,10 +27,14 @@ pub struct Memory {
     pub machine: Machine,
     /// The best PCIe link that each slot has shown under load, by PCI address.
     pub links: BTreeMap<String, Link>,
+    /// The version of NVIDIA's driver that was loaded last.
+    pub driver: Option<String>,
     /// How long this node's GPUs usually take to answer, in seconds.
     pub usual_answer_s: Option<f64>,
     /// Whether the agent was told to stop, the last thing it does.
     pub stopped: bool,
+    /// Whether a UPS was on battery when it was last looked at.
+    pub on_battery: bool,
     /// The restarts of the machine that nobody asked for, oldest first; at most `RESTARTS`.
     pub restarts: Vec<Restart>,
     /// What the kernel had said, and how far its log was read.
@@ -45,6 +49,13 @@ impl Memory {
     pub fn clock_in(&self, boot: &str) -> Option<Verified> {
         // A boot that has no name is not known to be the same.
         self.clock.filter(|_| self.boot == boot && !boot.is_empty())
+    }
+
+    /// Takes in a restart that nobody asked for.
+    pub fn restarted(&mut self, restart: Restart) {
+        self.restarts.push(restart);
+        let surplus = self.restarts.len().saturating_sub(RESTARTS);
+        self.restarts.drain(..surplus);
     }
 
     /// Takes in what AWS has confirmed since. Returns whether that moves the time and so must be kept: on a sound

@@ -2,16 +2,21 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod capacity;
+pub mod correlate;
+pub mod explain;
 pub mod finding;
 pub mod findings;
 pub mod judge;
 pub mod kernel_event;
 pub mod kernel_facts;
 pub mod kernel_line;
+pub mod kernel_scan;
 pub mod memory;
 pub mod moment;
 pub mod outbox;
 pub mod reading;
+pub mod record;
+pub mod replay;
 pub mod report;
 pub mod rise;
 pub mod rules;

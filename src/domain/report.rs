@@ -165,6 +165,9 @@ pub struct Camera {
     pub last_frame_age_s: Option<f64>,
     /// Since when it has been in this state.
     pub since: Timestamp,
+    /// The same, for comparing.
+    #[serde(skip)]
+    pub changed: Moment,
     /// Why it is not up.
     pub reason: Option<CameraReason>,
 }

@@ -16,12 +16,13 @@ pub struct Rise {
 }
 
 impl Rise {
-    /// Takes in a total. One that is less than before was set back, with a driver or a boot: it begins anew.
-    pub fn take_in(&mut self, total: u64, window: Duration, now: Moment) {
-        if self.latest.is_some_and(|(_, before)| total < before) {
+    /// Takes in a total. One that is less than before was set back, with a driver or a boot: it begins anew. Returns
+    /// whether it has risen since the one before.
+    pub fn take_in(&mut self, total: u64, window: Duration, now: Moment) -> bool {
+        let before = self.latest.replace((now, total));
+        if before.is_some_and(|(_, before)| total < before) {
             self.totals.clear();
         }
-        self.latest = Some((now, total));
         let apart = window / PARTS;
         let is_due = |(at, _): &(Moment, u64)| apart <= now - *at;
         if self.totals.back().is_none_or(is_due) {
@@ -35,6 +36,7 @@ impl Rise {
         {
             self.totals.pop_front();
         }
+        before.is_some_and(|(_, before)| before < total)
     }
 
     /// By how much it has risen since the window began, and how long ago that was; no longer than it is known.

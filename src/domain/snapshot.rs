@@ -1,14 +1,22 @@
 //! What was seen: the latest reading of every source, with units. `None` is "not known", never zero.
 
+mod beside;
+mod host;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::kernel_line::KernelFact;
+use super::kernel_facts::KernelFact;
 use super::moment::Moment;
 use super::reading::Reading;
+
+pub use beside::{Check, CheckState, DriveHealth, Drives, Helper, Smart, Ups, UpsPower};
+pub use host::{
+    ClockSync, Disk, Drive, Host, MemoryController, Network, Pressure, RaidArray, Temperature,
+};
 
 /// Everything the judge looks at in one tick.
 #[derive(Debug, Clone, Copy)]
@@ -19,120 +27,48 @@ pub struct Snapshot<'a> {
     pub gpus: &'a Reading<Gpus>,
     /// What the kernel has said since boot.
     pub kernel: &'a Reading<KernelLog>,
+    /// How its disks say they are.
+    pub drives: &'a Reading<Drives>,
+    /// Its UPSes.
+    pub ups: &'a Reading<Vec<Ups>>,
+    /// The operator's own checks.
+    pub checks: &'a Reading<Vec<Check>>,
     /// One entry a camera source, in the order of the configuration.
     pub cameras: &'a [&'a Reading<CameraSource>],
 }
 
-/// Host health as sysinfo, /proc and /sys tell it.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct Host {
-    /// Busy share of all CPUs since the last reading.
-    pub cpu_percent: Option<f64>,
-    /// Logical CPUs.
-    pub cpu_count: Option<usize>,
-    /// Load averages over 1, 5 and 15 minutes.
-    pub load: Option<[f64; 3]>,
-    /// Memory in use that can't be reclaimed, of all memory.
-    pub memory_used_percent: Option<f64>,
-    /// All memory.
-    pub memory_total_bytes: Option<u64>,
-    /// Memory that programs can still get.
-    pub memory_available_bytes: Option<u64>,
-    /// All swap; 0 when the server has none.
-    pub swap_total_bytes: Option<u64>,
-    /// Swap in use.
-    pub swap_used_bytes: Option<u64>,
-    /// Real file systems.
-    pub disks: Vec<Disk>,
-    /// Network interfaces that carry traffic off the machine.
-    pub networks: Vec<Network>,
-    /// Temperature sensors.
-    pub temperatures: Vec<Temperature>,
-    /// Pressure-stall information (Linux 4.20).
-    pub pressure: Option<Pressure>,
-    /// Time since the kernel started.
-    pub uptime_s: Option<u64>,
-}
-
-/// One mounted file system.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Disk {
-    /// Where it is mounted.
-    pub mount: String,
-    /// The block device.
-    pub device: String,
-    /// ext4, xfs, …
-    pub filesystem: String,
-    /// Its size.
-    pub total_bytes: u64,
-    /// What an unprivileged program can still write.
-    pub available_bytes: u64,
-    /// Share of the space in use.
-    pub used_percent: f64,
-    /// Mounted read-only.
-    pub read_only: bool,
-    /// Mounted with `errors=remount-ro`: read-only then means that the kernel gave up on it.
-    pub remounts_on_error: bool,
-}
-
-/// One network interface; rates are over the time since the last reading.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Network {
-    /// Its name.
-    pub name: String,
-    /// Link state, where the kernel tells.
-    pub up: Option<bool>,
-    /// Received.
-    pub received_bytes_per_s: Option<f64>,
-    /// Sent.
-    pub sent_bytes_per_s: Option<f64>,
-    /// Receive and transmit errors since boot.
-    pub errors_total: Option<u64>,
-}
-
-/// One temperature sensor.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Temperature {
-    /// The driver's label.
-    pub label: String,
-    /// Now.
-    pub temperature_c: f64,
-    /// The limit that the sensor itself declares.
-    pub critical_c: Option<f64>,
-}
-
-/// Share of the last 60 seconds in which tasks waited for a resource.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Pressure {
-    /// At least one task waited for a CPU.
-    pub cpu_some_percent: Option<f64>,
-    /// Every task waited for memory.
-    pub memory_full_percent: Option<f64>,
-    /// Every task waited for a disk.
-    pub io_full_percent: Option<f64>,
-}
-
 /// What the GPU probe sees: levels and running totals.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Gpus {
     /// The latest state of the probe.
     pub probe: Probe,
-    /// The cards that the last answer listed; kept while the probe is silent.
+    /// Troubles of the probe that are pinned to one card each, until that card answers again; the latest last.
+    /// Each is a `Probe::Hung` or a `Probe::Crashed` with a card; a card may have one of either.
+    pub troubles: Vec<Probe>,
+    /// The cards in NVML's order. One that does not answer keeps only what names it.
     pub cards: Vec<Gpu>,
-    /// When `cards` was read.
+    /// When a card was last read.
     pub cards_at: Option<Moment>,
+    /// How long the latest whole answer took: every card was read, and none was suspected.
+    pub took: Option<Duration>,
     /// Xids that NVML has announced since the agent started, a row each card and number.
     pub xids: Vec<XidTotal>,
     /// NVIDIA display or 3D controllers on the PCI bus (sysfs), whatever the driver says.
     pub pci: Vec<String>,
+    /// The same controllers, with what sysfs says of each.
+    pub bus: Vec<PciGpu>,
+    /// Processes that sleep uninterruptibly in NVIDIA's driver.
+    pub stuck: Vec<StuckProcess>,
     /// The driver's version, where NVML gave one.
     pub driver: Option<String>,
 }
 
 /// How the probe of the GPUs does.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Probe {
-    /// Answering within its deadline.
+    /// Answering within its deadline, with all cards.
     #[default]
     Answering,
     /// There is no NVML library on this machine.
@@ -151,6 +87,8 @@ pub enum Probe {
         since: Moment,
         /// The NVML call that did not come back, where the probe could say.
         call: Option<String>,
+        /// The card that was being read: its id in `Gpus::cards`. `None`: no single one.
+        card: Option<String>,
     },
     /// The probe died.
     Crashed {
@@ -158,9 +96,56 @@ pub enum Probe {
         at: Moment,
         /// How: signal or exit status.
         how: String,
-        /// How often since the agent started.
+        /// How often within ten minutes: at this card, or with no card known.
         count: u64,
+        /// The card that was being read: its id in `Gpus::cards`. `None`: no single one.
+        card: Option<String>,
+        /// The NVML call under way, where the probe had said.
+        call: Option<String>,
     },
+}
+
+impl Probe {
+    /// The card that a hang or a crash is pinned to.
+    #[must_use]
+    pub fn card(&self) -> Option<&str> {
+        match self {
+            Probe::Hung { card, .. } | Probe::Crashed { card, .. } => card.as_deref(),
+            Probe::Answering | Probe::NoLibrary { .. } | Probe::Driver { .. } => None,
+        }
+    }
+}
+
+/// One NVIDIA GPU as the PCI bus shows it (sysfs), without NVML and without the driver's word.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PciGpu {
+    /// Its address as the kernel writes it, without function: `0000:01:00`.
+    pub pci: String,
+    /// Whether its configuration space answers: one that has fallen off the bus reads as all ones. `None` while it
+    /// sleeps, as reading would wake it.
+    pub answers: Option<bool>,
+    /// The kernel driver that holds it: `nvidia`, `vfio-pci`, …; `None`: none does.
+    pub driver: Option<String>,
+    /// Link speed in use, GT/s: 2.5 (generation 1), 5, 8, 16, 32, 64.
+    pub link_gts: Option<f64>,
+    /// Link speed that the card can do, GT/s.
+    pub link_gts_max: Option<f64>,
+    /// Lanes in use.
+    pub link_width: Option<u32>,
+    /// Lanes that the card can do.
+    pub link_width_max: Option<u32>,
+}
+
+/// A process that has slept uninterruptibly in NVIDIA's driver for two looks or more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StuckProcess {
+    /// Process id.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+    /// When it was first seen so.
+    pub since: Moment,
 }
 
 /// State of one card as NVML tells it.
@@ -214,6 +199,10 @@ pub struct Gpu {
     pub shutdown_c: Option<f64>,
     /// Highest operating temperature.
     pub max_operating_c: Option<f64>,
+    /// Degrees left until the card throttles (T.Limit); below 0 it does.
+    pub margin_c: Option<f64>,
+    /// The margin at which its hardware slows it down (field 194), such as -2.
+    pub slowdown_margin_c: Option<f64>,
     /// Graphics clock.
     pub clock_graphics_mhz: Option<u32>,
     /// Streaming multiprocessors' clock.
@@ -222,12 +211,27 @@ pub struct Gpu {
     pub clock_memory_mhz: Option<u32>,
     /// Video engines' clock.
     pub clock_video_mhz: Option<u32>,
+    /// The highest graphics clock that the card can do.
+    pub clock_graphics_max_mhz: Option<u32>,
+    /// The highest clock of its streaming multiprocessors.
+    pub clock_sm_max_mhz: Option<u32>,
+    /// The highest memory clock.
+    pub clock_memory_max_mhz: Option<u32>,
+    /// The highest clock of its video engines.
+    pub clock_video_max_mhz: Option<u32>,
     /// P0 (busy) to P15 (idle).
     pub performance_state: Option<u32>,
-    /// Why the clocks are held down, NVML's bits (`nvmlClocksEventReasons`).
+    /// Why the clocks are held down, NVML's bits (`nvmlClocksEventReasons`), also those that we have no name for:
+    /// 0x4 power cap, 0x8 hardware slowdown, 0x20 and 0x40 heat (software, hardware), 0x80 power brake.
     pub throttle_reasons: Option<u64>,
     /// Highest fan's speed, share of its maximum.
     pub fan_percent: Option<f64>,
+    /// Every fan's speed, share of its maximum, in NVML's order; empty where the card has none to tell of. A fan that
+    /// can't be read is left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fans_percent: Vec<f64>,
+    /// Turns a minute of the first fan, as its own sensor measures them.
+    pub fan_rpm: Option<u32>,
     /// ECC switched on; `None` where the card has none.
     pub ecc_enabled: Option<bool>,
     /// Corrected memory errors since the driver loaded.
@@ -236,6 +240,10 @@ pub struct Gpu {
     pub ecc_uncorrected: Option<u64>,
     /// Uncorrected memory errors of the card's life.
     pub ecc_uncorrected_lifetime: Option<u64>,
+    /// Uncorrected errors of its memory (DRAM) since the driver loaded.
+    pub ecc_uncorrected_dram: Option<u64>,
+    /// Uncorrected errors of its caches and registers (SRAM) since the driver loaded; Turing and later.
+    pub ecc_uncorrected_sram: Option<u64>,
     /// Pages retired for single- and double-bit errors.
     pub retired_pages: Option<u64>,
     /// Pages that the next reboot will retire.
@@ -260,6 +268,9 @@ pub struct Gpu {
     pub recovery_action: Option<u32>,
     /// Programs that use the card.
     pub processes: Option<u32>,
+    /// Their process ids, at most 64, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pids: Vec<u32>,
     /// Board serial number.
     pub serial: Option<String>,
     /// Firmware.
@@ -272,7 +283,7 @@ pub struct Gpu {
 }
 
 /// Xids of one number on one card, as NVML's event set announced them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct XidTotal {
     /// The card's UUID.
     pub gpu: String,
@@ -298,6 +309,19 @@ pub struct KernelLog {
     pub gaps: u64,
     /// When that last happened.
     pub last_gap: Option<Moment>,
+    /// NVIDIA's driver, as loaded last.
+    pub driver: Option<Driver>,
+    /// A card that the first line of a longer sentence has named, and when.
+    pub named: Option<(String, Moment)>,
+}
+
+/// A load of NVIDIA's kernel module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// `535.161.07`.
+    pub version: String,
+    /// When.
+    pub loaded: Moment,
 }
 
 /// How far a kernel log has been read.
@@ -318,10 +342,11 @@ pub enum Position {
 }
 
 /// What one camera source says.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CameraSource {
     /// `frigate` or `mqtt`.
-    pub kind: &'static str,
+    pub kind: Kind,
     /// What tells it from the others: the kind, and its prefix or topic. Never a password.
     pub name: String,
     /// Whether the ingest program itself is there.
@@ -334,8 +359,31 @@ pub struct CameraSource {
     pub over_limit: u64,
 }
 
+/// The kind of a camera source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Frigate's topics.
+    #[default]
+    Frigate,
+    /// JSON of any program.
+    Mqtt,
+}
+
+impl Kind {
+    /// The word of the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Frigate => "frigate",
+            Kind::Mqtt => "mqtt",
+        }
+    }
+}
+
 /// Whether the ingest program is there.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ingest {
     /// Not heard of yet.
     #[default]
@@ -352,7 +400,8 @@ pub enum Ingest {
 }
 
 /// What one source says of one camera.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CameraSeen {
     /// Frames a second that arrive.
     pub fps: Option<f64>,
@@ -381,7 +430,8 @@ pub fn is_valid_camera_id(name: &str) -> bool {
 }
 
 /// What a source says of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StreamStatus {
     /// Frames arrive.
     Online,

@@ -90,7 +90,11 @@ impl Timing {
             Code::GpuXid(number) if xid::persists(number) => {
                 held("the driver loaded afresh, the card back after a reset, or a reboot")
             }
-            Code::GpuXid(_) => event(FORGET).repeated(3, "different programs on one card", DAY),
+            Code::GpuXid(_) => event(FORGET).repeated(
+                xid::PROGRAMS as u64,
+                "different programs on one card",
+                xid::PROGRAMS_WITHIN,
+            ),
             Code::GpuLost => held("the card answers again"),
             Code::GpuMissing => held("the card is listed again, or `sideline inventory accept`"),
             Code::GpuHung => held("the card answers again"),
@@ -147,7 +151,11 @@ impl Timing {
                 held("it is back, or `sideline inventory accept`")
             }
             Code::HostFsReadonly => held("it is mounted writable"),
-            Code::HostMemory => state(Hold::For(MINUTE), Duration::ZERO, "memory below the limit"),
+            Code::HostMemory => state(
+                Hold::Varies("1m if full, 5m if programs wait for it"),
+                Duration::ZERO,
+                "memory below the limit",
+            ),
             Code::HostOom => event(FORGET),
             Code::HostMemoryEcc => event(Hold::For(DAY)).repeated(10, "corrected errors", DAY),
             Code::HostMachineCheck => event(Hold::For(DAY)).repeated(10, "corrected errors", DAY),

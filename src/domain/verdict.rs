@@ -61,6 +61,12 @@ impl Verdict {
         seen
     }
 
+    /// When it will be better though nothing new is seen.
+    #[must_use]
+    pub fn due(&self, recover_after: Duration) -> Option<Moment> {
+        self.better_since.map(|since| since + recover_after)
+    }
+
     /// The state in force.
     #[must_use]
     pub fn state(&self) -> State {

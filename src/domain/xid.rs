@@ -1,8 +1,20 @@
 //! The Xid catalog: what NVIDIA's numbers mean for a machine that must carry cameras.
 
 use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
 
 use super::finding::{Advice, Severity};
+
+mod catalog;
+mod combine;
+mod others;
+
+pub use combine::{Seen, combine};
+pub use others::{NOT_STATED, Others, READ as OTHERS_READ, SOURCES as OTHERS_SOURCES, others};
+
+use catalog::{CATALOG, UNLISTED};
 
 /// The page that the table follows ("Resolution Bucket (Immediate Action)", Ampere and newer).
 pub const SOURCE: &str = "https://docs.nvidia.com/deploy/xid-errors/analyzing-xid-catalog.html";
@@ -49,6 +61,62 @@ impl fmt::Display for Class {
     }
 }
 
+/// Who is to blame, as far as a number alone can tell: the likeliest of the causes that NVIDIA's action points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Nobody: nothing is broken, or another Xid tells.
+    None,
+    /// The program that used the card.
+    Application,
+    /// NVIDIA's driver, or the firmware that it loads.
+    Driver,
+    /// The card.
+    Hardware,
+    /// What feeds the card.
+    Power,
+    /// What connects the card: slot, riser, NVLink, chip to chip.
+    Link,
+    /// What surrounds the server: heat, dust, mains.
+    Environment,
+    /// NVIDIA's catalog does not tell.
+    NotStated,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fault::None => "nobody",
+            Fault::Application => "the program",
+            Fault::Driver => "the driver",
+            Fault::Hardware => "the hardware",
+            Fault::Power => "the power supply",
+            Fault::Link => "the link",
+            Fault::Environment => "the surroundings",
+            Fault::NotStated => "not stated",
+        })
+    }
+}
+
+/// What it changes that a number comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Repeats {
+    /// Nothing.
+    Nothing,
+    /// [`PROGRAMS`] different processes on one card within [`PROGRAMS_WITHIN`] put the blame on the card:
+    /// [`REPEATED`]. One process as often as it likes puts it on the program.
+    DifferentProcesses,
+}
+
+/// From so many different processes on the same fault is no longer theirs.
+pub const PROGRAMS: usize = 3;
+
+/// The time within which they have to hit it, on one card.
+pub const PROGRAMS_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a fault of programs is judged as once the card is to blame.
+pub const REPEATED: (Severity, Advice) = (Severity::Degraded, Advice::Inspect);
+
 /// One number of the catalog.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
@@ -58,10 +126,14 @@ pub struct Row {
     pub name: &'static str,
     /// NVIDIA's immediate action.
     pub class: Class,
+    /// Who is to blame.
+    pub fault: Fault,
     /// What it means for the cameras, where the text does not say otherwise.
     pub severity: Severity,
     /// What a person should do, where the text does not say otherwise.
     pub advice: Advice,
+    /// What repetition changes.
+    pub repeats: Repeats,
 }
 
 /// The row of a number; unlisted numbers share one that is degraded, for what nobody knows is not healthy.
@@ -70,6 +142,11 @@ pub fn look_up(number: u32) -> &'static Row {
     CATALOG
         .binary_search_by_key(&number, |row| row.number)
         .map_or(&UNLISTED, |at| &CATALOG[at])
+}
+
+/// Every number that NVIDIA documents, in order.
+pub fn documented() -> impl Iterator<Item = &'static Row> {
+    CATALOG.iter()
 }
 
 /// How bad one Xid is, given the line that reported it (empty where there is none, as in NVML's events).
@@ -128,14 +205,30 @@ fn recovery_action(text: &str) -> Option<(Severity, Advice)> {
     } else if has("reset") || has("flr") {
         RESET
     } else {
-        match code.trim() {
-            "0x0" => NOTHING,
-            "0x1" | "0x4" => RESET,
-            "0x2" => REBOOT,
-            "0x3" => DRAIN_P2P,
-            _ => return None,
-        }
+        let code = u32::from_str_radix(code.trim().strip_prefix("0x")?, 16).ok()?;
+        return ACTIONS.get(code as usize).map(|(_, action)| *action);
     })
+}
+
+/// `nvmlDeviceGpuRecoveryAction_t` (nvml.h), the value of field 230, in order.
+static ACTIONS: [(&str, (Severity, Advice)); 5] = [
+    ("nothing", NOTHING),
+    ("a reset of the GPU", RESET),
+    ("a reboot", REBOOT),
+    ("that peers let go of it", DRAIN_P2P),
+    ("a reset of the GPU after its work has left", RESET),
+];
+
+/// What the driver wants by NVML's field 230, in words, and what that means; an action that a newer driver may know
+/// counts as trouble.
+#[must_use]
+pub fn recovery(action: u32) -> (&'static str, Severity, Advice) {
+    let known = ACTIONS.get(action as usize);
+    let (words, (severity, advice)) = known.copied().unwrap_or((
+        "an action that is new to this version",
+        (Severity::Degraded, Advice::Inspect),
+    ));
+    (words, severity, advice)
 }
 
 const NOTHING: (Severity, Advice) = (Severity::Info, Advice::None);
@@ -145,7 +238,7 @@ const DRAIN_P2P: (Severity, Advice) = (Severity::Degraded, Advice::ResetGpu);
 
 /// `Fatal`, not `Nonfatal` or `Non-fatal`. The last one counts: before it stands the name of a program,
 /// which anyone may choose.
-fn says_fatal(text: &str) -> bool {
+pub(super) fn says_fatal(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     text.rfind("fatal").is_some_and(|at| {
         !text[..at]
@@ -153,295 +246,6 @@ fn says_fatal(text: &str) -> bool {
             .ends_with("non")
     })
 }
-
-static UNLISTED: Row = unstated(0, "not in NVIDIA's catalog");
-
-const fn row(
-    number: u32,
-    name: &'static str,
-    class: Class,
-    severity: Severity,
-    advice: Advice,
-) -> Row {
-    Row {
-        number,
-        name,
-        class,
-        severity,
-        advice,
-    }
-}
-
-const fn ignore(number: u32, name: &'static str) -> Row {
-    row(number, name, Class::Ignore, Severity::Info, Advice::None)
-}
-
-const fn app(number: u32, name: &'static str) -> Row {
-    row(
-        number,
-        name,
-        Class::RestartApp,
-        Severity::Info,
-        Advice::RestartApp,
-    )
-}
-
-const fn reset(number: u32, name: &'static str) -> Row {
-    row(
-        number,
-        name,
-        Class::ResetGpu,
-        Severity::Failing,
-        Advice::ResetGpu,
-    )
-}
-
-const fn nvlink(number: u32, name: &'static str) -> Row {
-    row(
-        number,
-        name,
-        Class::Decode,
-        Severity::Degraded,
-        Advice::Inspect,
-    )
-}
-
-const fn support(number: u32, name: &'static str) -> Row {
-    row(
-        number,
-        name,
-        Class::ContactSupport,
-        Severity::Degraded,
-        Advice::ContactSupport,
-    )
-}
-
-const fn unused(number: u32) -> Row {
-    support(number, "unused")
-}
-
-const fn unstated(number: u32, name: &'static str) -> Row {
-    row(
-        number,
-        name,
-        Class::Unstated,
-        Severity::Degraded,
-        Advice::Inspect,
-    )
-}
-
-/// Sorted by number.
-static CATALOG: [Row; 172] = [
-    unused(1),
-    unused(2),
-    unused(3),
-    unused(4),
-    unused(5),
-    unused(6),
-    unused(7),
-    app(8, "GPU stopped processing"),
-    unused(9),
-    unused(10),
-    app(11, "invalid or corrupted push buffer stream"),
-    unused(12),
-    app(13, "graphics engine exception"),
-    ignore(14, "unused"),
-    unused(15),
-    unused(16),
-    unused(17),
-    unused(18),
-    unused(19),
-    unused(20),
-    unused(21),
-    unused(22),
-    unused(23),
-    unused(24),
-    app(25, "invalid or illegal push buffer stream"),
-    unused(26),
-    unused(27),
-    unused(28),
-    unused(29),
-    unused(30),
-    app(31, "GPU memory page fault"),
-    app(32, "invalid or corrupted push buffer stream"),
-    unused(33),
-    unused(34),
-    unused(35),
-    unused(36),
-    ignore(37, "driver firmware error"),
-    ignore(38, "driver firmware error"),
-    app(39, "copy engine exception"),
-    app(40, "copy engine exception"),
-    app(41, "copy engine exception"),
-    unused(42),
-    ignore(43, "GPU stopped processing"),
-    ignore(44, "graphics engine fault during context switch"),
-    row(
-        45,
-        "preemptive cleanup, due to previous errors",
-        Class::FollowOther,
-        Severity::Info,
-        Advice::None,
-    ),
-    reset(46, "GPU stopped processing"),
-    // 47, 65 and 73 are the encoders of cards before Ampere, whose catalog treats them as the decoders
-    // are treated now; on newer cards NVIDIA calls them unused.
-    app(47, "NVENC0 error"),
-    reset(48, "double-bit ECC error"),
-    unused(49),
-    unused(50),
-    unused(51),
-    unused(52),
-    unused(53),
-    // Not an early warning: a card without its power plug runs clamped, if it runs.
-    row(
-        54,
-        "auxiliary power is not connected to the GPU board",
-        Class::CheckMechanicals,
-        Severity::Failing,
-        Advice::Inspect,
-    ),
-    unused(55),
-    unused(56),
-    unused(57),
-    unused(58),
-    unused(59),
-    app(60, "video processor exception"),
-    unused(61),
-    reset(62, "internal micro-controller halt"),
-    ignore(63, "GPU memory remapping event"),
-    reset(64, "GPU memory remapping failure"),
-    app(65, "NVENC1 error"),
-    ignore(66, "illegal access by driver"),
-    ignore(67, "illegal access by driver"),
-    app(68, "NVDEC0 exception"),
-    app(69, "graphics engine class error"),
-    app(70, "copy engine 3 error"),
-    app(71, "copy engine 4 error"),
-    app(72, "copy engine 5 error"),
-    app(73, "NVENC2 error"),
-    nvlink(74, "NVLink error"),
-    app(75, "copy engine 6 error"),
-    app(76, "copy engine 7 error"),
-    app(77, "copy engine 8 error"),
-    support(78, "vGPU start error"),
-    row(
-        79,
-        "GPU has fallen off the bus",
-        Class::Reboot,
-        Severity::Failing,
-        Advice::Reboot,
-    ),
-    app(80, "corrupted data sent to GPU"),
-    unused(81),
-    app(82, "NVJPG0 error"),
-    app(83, "NVDEC1 error"),
-    app(84, "NVDEC2 error"),
-    app(85, "copy engine 9 error"),
-    app(86, "OFA exception"),
-    unused(87),
-    app(88, "NVDEC3 error"),
-    app(89, "NVDEC4 error"),
-    unused(90),
-    unused(91),
-    ignore(92, "high single-bit ECC error rate"),
-    ignore(93, "non-fatal violation of provisioned InfoROM wear limit"),
-    app(94, "contained memory error"),
-    reset(95, "uncontained memory error"),
-    app(96, "NVDEC5 error"),
-    app(97, "NVDEC6 error"),
-    app(98, "NVDEC7 error"),
-    app(99, "NVJPG1 error"),
-    app(100, "NVJPG2 error"),
-    app(101, "NVJPG3 error"),
-    app(102, "NVJPG4 error"),
-    app(103, "NVJPG5 error"),
-    app(104, "NVJPG6 error"),
-    app(105, "NVJPG7 error"),
-    ignore(106, "SMBPBI test message"),
-    ignore(107, "SMBPBI test message silent"),
-    ignore(108, "unused"),
-    // NVIDIA says reset, its Kubernetes device plugin says application. A program alone can cause it, and
-    // where a dead GSP does, a 119, 120 or 154 says so too.
-    Row {
-        severity: Severity::Degraded,
-        ..reset(CONTEXT_SWITCH_TIMEOUT, "context switch timeout")
-    },
-    reset(110, "security fault error"),
-    unused(111),
-    unused(112),
-    unused(113),
-    unused(114),
-    unused(115),
-    unused(116),
-    unused(117),
-    unused(118),
-    reset(119, "GSP RPC timeout"),
-    reset(120, "GSP error"),
-    ignore(121, "C2C error"),
-    unused(122),
-    unused(123),
-    unused(124),
-    unused(125),
-    app(126, "copy engine 10 error"),
-    app(127, "copy engine 11 error"),
-    app(128, "copy engine 12 error"),
-    app(129, "copy engine 13 error"),
-    app(130, "copy engine 14 error"),
-    app(131, "copy engine 15 error"),
-    app(132, "copy engine 16 error"),
-    app(133, "copy engine 17 error"),
-    app(134, "copy engine 18 error"),
-    app(135, "copy engine 19 error"),
-    reset(136, "NVLink training failed"),
-    ignore(137, "NVLink privilege error"),
-    unused(138),
-    app(139, "OFA1 error"),
-    reset(140, "ECC unrecovered error"),
-    ignore(141, "CUDA fast path error"),
-    support(142, "NVENC3 error"),
-    reset(143, "GPU initialization error"),
-    nvlink(144, "NVLink SAW error"),
-    nvlink(145, "NVLink RLW error"),
-    nvlink(146, "NVLink TLW error"),
-    nvlink(147, "NVLink TREX error"),
-    nvlink(148, "NVLink NVLPW_CTRL error"),
-    nvlink(149, "NVLink NETIR error"),
-    nvlink(150, "NVLink MSE error"),
-    // NVIDIA: restart the virtual machine. There is none here.
-    support(151, "key rotation error"),
-    ignore(152, "DLA SMMU error"),
-    ignore(153, "DLA timeout error"),
-    row(
-        154,
-        "GPU recovery action changed",
-        Class::FollowText,
-        Severity::Degraded,
-        Advice::Inspect,
-    ),
-    reset(155, "NVLink software-defined error"),
-    reset(156, "resource retirement event"),
-    ignore(157, "resource retirement failure"),
-    reset(158, "GPU fatal timeout"),
-    support(159, "CHI non-data error"),
-    ignore(160, "channel retirement event"),
-    ignore(161, "channel retirement failure"),
-    unstated(162, "power smoothing capability reengaged"),
-    unstated(163, "power smoothing capability disengaged"),
-    unstated(164, "power smoothing low lifetime reached"),
-    unstated(165, "power smoothing lifetime exhausted"),
-    unstated(
-        166,
-        "traffic seen before the link was set up for encryption",
-    ),
-    unstated(167, "PCIe fatal timeout"),
-    unstated(168, "reduced GPU memory capacity"),
-    unstated(169, "internal micro-controller halt"),
-    unstated(170, "interrupt seen in confidential-computing mode"),
-    // Details of a 48, which is judged by itself.
-    unstated(171, "uncorrectable DRAM error"),
-    unstated(172, "uncorrectable SRAM error"),
-];
 
 #[cfg(test)]
 mod tests {

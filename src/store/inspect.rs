@@ -24,6 +24,17 @@ pub fn memory(folder: &Path) -> Memory {
     serde_json::from_value(fields).unwrap_or_default()
 }
 
+/// When anything was last written in `folder`; `None` where there is no store.
+#[must_use]
+pub fn last_written(folder: &Path) -> Option<Timestamp> {
+    let files = [FILE.to_owned(), format!("{FILE}-wal")];
+    let written = files.iter().filter_map(|name| {
+        let written = std::fs::metadata(folder.join(name)).ok()?.modified().ok()?;
+        Timestamp::try_from(written).ok()
+    });
+    written.max()
+}
+
 /// The outboxes of a node, looked at from outside.
 #[derive(Debug)]
 pub struct Outboxes {

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config;
 use crate::domain::moment::{Moment, Now};
 use crate::domain::reading::Reading;
-use crate::domain::snapshot::{CameraSource, Ingest};
+use crate::domain::snapshot::{CameraSource, Ingest, Kind};
 
 /// Listens to one source, of which at most `max` cameras are followed, until `cancel`.
 ///
@@ -136,7 +136,7 @@ impl Program {
 /// Takes in what one source says.
 #[derive(Debug)]
 struct Listener {
-    kind: &'static str,
+    kind: Kind,
     name: String,
     program: Program,
     out: watch::Sender<Reading<CameraSource>>,
@@ -260,7 +260,7 @@ impl Listener {
     }
 }
 
-fn empty(kind: &'static str, name: &str) -> CameraSource {
+fn empty(kind: Kind, name: &str) -> CameraSource {
     CameraSource {
         kind,
         name: name.to_owned(),
@@ -268,10 +268,10 @@ fn empty(kind: &'static str, name: &str) -> CameraSource {
     }
 }
 
-fn kind(source: &config::Source) -> &'static str {
+fn kind(source: &config::Source) -> Kind {
     match source.kind {
-        config::SourceKind::Frigate => "frigate",
-        config::SourceKind::Mqtt => "mqtt",
+        config::SourceKind::Frigate => Kind::Frigate,
+        config::SourceKind::Mqtt => Kind::Mqtt,
     }
 }
 
@@ -292,7 +292,7 @@ fn give_up(
     clock: &Clock,
 ) {
     let kind = kind(source);
-    warn!(source = kind, "{error}");
+    warn!(source = kind.name(), "{error}");
     let now = clock.moment();
     let ingest = Ingest::Offline {
         why: error.to_string(),
@@ -300,7 +300,7 @@ fn give_up(
     };
     let value = CameraSource {
         ingest,
-        ..empty(kind, kind)
+        ..empty(kind, kind.name())
     };
     out.send_replace(Reading::ok(value, now));
 }

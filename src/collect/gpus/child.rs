@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
 
-use super::wire::{self, LONGEST_LINE, Line};
+use super::wire::{LONGEST_LINE, Line, Question};
 
 /// A probe that is asked to end gets so long before it is killed.
 const GRACE: Duration = Duration::from_millis(200);
@@ -78,10 +78,10 @@ impl Child {
     }
 
     /// Asks for a reading. A probe that is gone is told by the end of its lines, not here.
-    pub(super) async fn ask(&mut self, patience: Duration) {
+    pub(super) async fn ask(&mut self, question: &Question) {
         if let Some(stdin) = &mut self.stdin {
             // One short line at a time always fits into the pipe.
-            let _ = stdin.write_all(wire::question(patience).as_bytes()).await;
+            let _ = stdin.write_all(question.encode().as_bytes()).await;
         }
     }
 
@@ -196,6 +196,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::At;
     use super::*;
 
     #[test]
@@ -221,11 +222,15 @@ mod tests {
 
     #[tokio::test]
     async fn lines_are_taken_whole() {
-        let script = r#"printf '{"stuck":"a"}\n{"stuck":'; printf '"b"}\n'; printf 'half a li'"#;
+        let script =
+            r#"printf '{"at":{"call":"a"}}\n{"at":{'; printf '"call":"b"}}\n'; printf 'half a li'"#;
         let mut child = Child::start(&sh(script)).unwrap();
         for expected in ["a", "b"] {
-            let line = child.next_line().await;
-            assert_eq!(line, Ok(Some(Line::Stuck(expected.into()))));
+            let at = At {
+                call: Some(expected.into()),
+                ..At::default()
+            };
+            assert_eq!(child.next_line().await, Ok(Some(Line::At(at))));
         }
         assert_eq!(child.next_line().await, Ok(None));
         assert_eq!(child.gone().await.status, Some(0));

@@ -4,24 +4,35 @@
 //! `gpu.every` and has `gpu.deadline` to answer; one that doesn't is killed, but never waited for: a process in
 //! uninterruptible sleep can't be killed, and a second one would sleep beside it, so none is started until it
 //! is gone.
+//!
+//! A hang or a crash is pinned to the card that was being read. That card is read last from then on, and seldom,
+//! so that one sick card does not blind the agent for the others (`suspects`).
 
+mod ask;
+mod cards;
 mod child;
 mod machine;
 mod nvml;
 pub mod probe;
+mod raw;
+mod stuck;
+mod suspects;
 mod wire;
 
-use std::mem::discriminant;
+use std::collections::BTreeMap;
+use std::mem::{discriminant, take};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::cards::blank;
 pub use self::child::ProbeCommand;
 use self::child::{Child, Gone};
 use self::machine::Machine;
-use self::wire::{Line, Missing, PATIENCE};
+use self::stuck::StuckLook;
+use self::suspects::Suspects;
+use self::wire::{At, Line, Missing, PATIENCE};
 use crate::clock::Clock;
 use crate::config;
 use crate::domain::memory::RememberedGpu;
@@ -85,9 +96,11 @@ pub async fn run_with(
             cards: known.into_iter().map(Gpu::from).collect(),
             ..Gpus::default()
         },
+        round: Round::default(),
+        answered: false,
+        suspects: Suspects::new(),
         looked: None,
-        crashes: 0,
-        backoff: backoff(),
+        stuck: StuckLook::default(),
         out,
         clock,
     };
@@ -105,12 +118,26 @@ struct Watch {
     command: ProbeCommand,
     machine: Machine,
     gpus: Gpus,
+    round: Round,
+    /// Whether the probe that runs has given a whole answer.
+    answered: bool,
+    suspects: Suspects,
     /// When the PCI bus was last looked at.
     looked: Option<Moment>,
-    crashes: u64,
-    backoff: ExponentialBackoff,
+    stuck: StuckLook,
     out: watch::Sender<Reading<Gpus>>,
     clock: Clock,
+}
+
+/// What the question under way has brought so far.
+#[derive(Default)]
+struct Round {
+    /// The cards by their places in NVML's list.
+    cards: BTreeMap<u32, Gpu>,
+    /// When the latest of them was read.
+    read: Option<Moment>,
+    /// Where the probe is.
+    at: At,
 }
 
 /// How the life of a probe ends.
@@ -118,18 +145,18 @@ enum Ending {
     /// It has no library to load.
     NoLibrary(String),
     /// It owes an answer since.
-    Hung { since: Moment, call: Option<String> },
+    Hung { since: Moment },
     /// It says what no probe says.
     Nonsense(String),
     /// It says no more.
-    Silent { answered: bool },
+    Silent,
 }
 
 impl Watch {
     /// Never returns; to be dropped at will. The probe that runs is in `slot`.
     async fn run(&mut self, slot: &mut Option<Child>) {
         loop {
-            self.look_at_pci();
+            self.look();
             if let Some(why) = self.nothing_here() {
                 self.turn(Probe::NoLibrary { why });
                 self.rest(LOOK_AGAIN).await;
@@ -138,10 +165,7 @@ impl Watch {
             self.outwait_stuck_probe().await;
             let pause = match Child::start(&self.command) {
                 Ok(child) => self.live(slot, child).await,
-                Err(why) => {
-                    self.crashed(format!("could not be started: {why}"));
-                    self.longer()
-                }
+                Err(why) => self.crashed(format!("could not be started: {why}")),
             };
             self.rest(pause).await;
         }
@@ -151,36 +175,37 @@ impl Watch {
     async fn live(&mut self, slot: &mut Option<Child>, child: Child) -> Duration {
         let born = self.clock.moment();
         let child = slot.insert(child);
+        self.answered = false;
         let ending = self.attend(child).await;
-        if LIVED < self.clock.moment() - born {
-            self.backoff = backoff();
+        if self.suspects.is_empty() && LIVED < self.clock.moment() - born {
+            self.suspects.rested();
         }
         let pause = match ending {
             Ending::NoLibrary(why) => {
                 self.turn(Probe::NoLibrary { why });
                 LOOK_AGAIN
             }
-            Ending::Hung { since, call } => {
-                self.hung(since, call);
+            Ending::Hung { since } => {
+                let pause = self.hung(since);
                 self.bury(child).await;
-                self.longer()
+                pause
             }
             Ending::Nonsense(why) => {
-                self.crashed(why);
+                let pause = self.crashed(why);
                 self.bury(child).await;
-                self.longer()
+                pause
             }
-            Ending::Silent { answered } => {
+            Ending::Silent => {
                 let gone = self.bury(child).await;
-                if answered && gone.status == Some(probe::AFRESH) {
+                if self.answered && gone.status == Some(probe::AFRESH) {
                     tracing::info!("the driver has changed: starting the GPU probe afresh");
                     Duration::ZERO
                 } else {
-                    self.crashed(gone.how);
-                    self.longer()
+                    self.crashed(gone.how)
                 }
             }
         };
+        self.round = Round::default();
         if let Some(child) = slot.take() {
             child.stop().await;
         }
@@ -194,8 +219,6 @@ impl Watch {
         let mut next = self.clock.moment();
         let mut soonest = next;
         let mut asked = None;
-        let mut call = None;
-        let mut answered = false;
         let mut changed = false;
         loop {
             // Xids come in storms: what has been read already is published at once.
@@ -208,10 +231,10 @@ impl Watch {
                 line = child.next_line() => line,
                 () = tokio::time::sleep_until(self.clock.instant(wake)) => {
                     if let Some(since) = asked {
-                        return Ending::Hung { since, call };
+                        return Ending::Hung { since };
                     }
-                    child.ask(patience).await;
                     let now = self.clock.moment();
+                    child.ask(&self.suspects.question(patience, now)).await;
                     asked = Some(now);
                     next = now + self.config.every;
                     soonest = now + AFTER_XID;
@@ -224,24 +247,35 @@ impl Watch {
                     limit = self.config.deadline;
                     asked = asked.map(|_| self.clock.moment());
                 }
-                Ok(Some(Line::Reading { cards, driver })) => {
-                    self.take(cards, driver);
-                    (asked, call, answered, changed) = (None, None, true, true);
+                Ok(Some(Line::At(at))) => {
+                    // What is said after the answer is past.
+                    if asked.is_some() {
+                        self.round.at = at;
+                    }
+                }
+                Ok(Some(Line::Card { place, card })) => {
+                    self.round.cards.insert(place, *card);
+                    self.round.read = Some(self.clock.moment());
+                    self.round.at = At::default();
+                }
+                Ok(Some(Line::Reading { count, driver })) => {
+                    self.answered(count, driver, asked.take());
+                    changed = true;
                 }
                 Ok(Some(Line::Xid { gpu, number })) => {
                     count_xid(&mut self.gpus.xids, gpu, number, self.clock.moment());
                     next = next.min(soonest);
                     changed = true;
                 }
-                Ok(Some(Line::Stuck(name))) => call = asked.map(|_| name),
                 Ok(Some(Line::Failed { kind, why })) => match kind {
                     Missing::NoLibrary => return Ending::NoLibrary(why),
                     Missing::Driver => {
                         self.turn(Probe::Driver { why });
-                        (asked, call) = (None, None);
+                        self.round = Round::default();
+                        asked = None;
                     }
                 },
-                Ok(None) => return Ending::Silent { answered },
+                Ok(None) => return Ending::Silent,
                 Err(why) => return Ending::Nonsense(why),
             }
         }
@@ -257,7 +291,7 @@ impl Watch {
                 () = tokio::time::sleep(self.config.deadline.min(self.config.every)) => {}
             }
             if self.config.deadline <= self.clock.moment() - since {
-                self.hung(since, None);
+                self.asleep(since);
             }
         }
     }
@@ -269,7 +303,7 @@ impl Watch {
         let mut before = None;
         while let Some(id) = self.machine.stuck_probe() {
             if before.replace(id) == Some(id) {
-                self.hung(since, None);
+                self.asleep(since);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -285,59 +319,164 @@ impl Watch {
         (!sought).then(|| "no NVIDIA GPU on the PCI bus and no libnvidia-ml.so.1".into())
     }
 
-    fn look_at_pci(&mut self) {
+    /// Looks at what the machine shows of its GPUs without NVML, where it is time to. Returns whether that is news.
+    fn look(&mut self) -> bool {
         let now = self.clock.moment();
+        let mut news = false;
         if self.looked.is_none_or(|looked| LOOK_AGAIN <= now - looked) {
-            self.gpus.pci = self.machine.pci();
             self.looked = Some(now);
+            let bus = self.machine.bus();
+            self.gpus.pci = bus.iter().map(|gpu| gpu.pci.clone()).collect();
+            news |= std::mem::replace(&mut self.gpus.bus, bus) != self.gpus.bus;
         }
+        // Without an NVIDIA card no process can sleep in its driver.
+        if !self.gpus.bus.is_empty()
+            && let Some(stuck) = self.stuck.look(&self.machine, &self.gpus.cards, now)
+        {
+            news |= std::mem::replace(&mut self.gpus.stuck, stuck) != self.gpus.stuck;
+        }
+        news
     }
 
-    fn take(&mut self, cards: Vec<Gpu>, driver: Option<String>) {
-        self.look_at_pci();
-        self.gpus.cards = identified(cards, &self.gpus.cards, &self.gpus.pci);
-        self.gpus.cards_at = Some(self.clock.moment());
+    /// Takes in that all cards that were asked for have been read.
+    fn answered(&mut self, count: u32, driver: Option<String>, asked: Option<Moment>) {
+        self.look();
+        let undisturbed = self.suspects.is_empty();
+        self.gather(Some(count));
+        self.suspects.shrink(count);
+        let now = self.clock.moment();
+        if undisturbed {
+            self.gpus.cards_at = Some(now);
+            self.gpus.took = asked.map(|asked| now - asked);
+        }
         self.gpus.driver = driver;
-        self.note(Probe::Answering);
+        self.answered = true;
+        let trouble = self.suspects.troubles().last().cloned();
+        self.note(trouble.unwrap_or(Probe::Answering));
     }
 
-    fn hung(&mut self, since: Moment, call: Option<String>) {
-        let (since, call) = match &self.gpus.probe {
-            Probe::Hung {
-                since,
-                call: before,
-            } => (*since, call.or_else(|| before.clone())),
-            Probe::Answering
-            | Probe::NoLibrary { .. }
-            | Probe::Driver { .. }
-            | Probe::Crashed { .. } => (since, call),
-        };
-        for card in &mut self.gpus.cards {
-            if card.state != GpuState::Lost {
-                card.state = GpuState::Hung;
+    /// Takes in what the round has told, be it whole (`count` cards are listed then) or not.
+    fn gather(&mut self, count: Option<u32>) {
+        let Round { cards, read, at } = take(&mut self.round);
+        for place in cards.keys() {
+            self.suspects.acquit(*place);
+        }
+        self.gpus.cards = cards::merged(cards, &at, count, &self.gpus.cards, &self.gpus.pci);
+        // What a hang of no single card made of them all is over: the probe has come further.
+        let known = self.gpus.cards.iter_mut().enumerate();
+        for (_, card) in known.filter(|(place, _)| !self.suspects.holds(*place)) {
+            if card.state == GpuState::Hung {
+                card.state = GpuState::Unknown;
             }
         }
-        self.turn(Probe::Hung { since, call });
+        self.gpus.cards_at = read.or(self.gpus.cards_at);
     }
 
-    fn crashed(&mut self, how: String) {
-        self.crashes += 1;
-        self.turn(Probe::Crashed {
-            at: self.clock.moment(),
-            how,
-            count: self.crashes,
+    /// The probe owes an answer. Returns how long to wait before the next probe.
+    fn hung(&mut self, since: Moment) -> Duration {
+        let At { place, call, .. } = self.round.at.clone();
+        self.gather(None);
+        match place {
+            Some(place) => {
+                let card = self.pin(place, GpuState::Hung);
+                let earlier = self.suspects.hang_at(place).cloned();
+                let trouble = hang(since, call, Some(card), earlier.as_ref());
+                self.suspects.accuse(place, trouble.clone());
+                self.note(trouble);
+                self.publish();
+            }
+            None => self.hung_as_a_whole(since, call),
+        }
+        let now = self.clock.moment();
+        self.suspects.setback(place, true, now)
+    }
+
+    /// Nothing can be asked of any card.
+    fn hung_as_a_whole(&mut self, since: Moment, call: Option<String>) {
+        self.forget(GpuState::Hung);
+        let trouble = hang(since, call, None, Some(&self.gpus.probe));
+        self.turn(trouble);
+    }
+
+    /// The probe sleeps uninterruptibly, so no card is asked any more: where the trouble is one card's, the others
+    /// are not known.
+    fn asleep(&mut self, since: Moment) {
+        let mut news = self.look();
+        if self.gpus.probe.card().is_none() {
+            self.hung_as_a_whole(since, None);
+            return self.tell(news);
+        }
+        let suspects = &self.suspects;
+        for (place, card) in self.gpus.cards.iter_mut().enumerate() {
+            if !suspects.holds(place) && card.state == GpuState::Ok {
+                blank(card, GpuState::Unknown);
+                news = true;
+            }
+        }
+        self.tell(news);
+    }
+
+    /// The probe died. Returns how long to wait before the next.
+    fn crashed(&mut self, how: String) -> Duration {
+        let At { place, call, .. } = self.round.at.clone();
+        self.gather(None);
+        let at = self.clock.moment();
+        let count = self.suspects.crashed(place, at);
+        let pause = self.suspects.setback(place, 1 < count, at);
+        let card = place.map(|place| {
+            // A card that hung and has not answered since hangs still.
+            let state = match self.suspects.hang_at(place) {
+                Some(_) => GpuState::Hung,
+                None => GpuState::Unknown,
+            };
+            self.pin(place, state)
         });
+        let trouble = Probe::Crashed {
+            at,
+            how,
+            count,
+            card,
+            call,
+        };
+        if let Some(place) = place {
+            self.suspects.accuse(place, trouble.clone());
+        } else if !self.answered || self.config.every < pause {
+            // What was read before is known until it should have been read again.
+            self.forget(GpuState::Unknown);
+        }
+        self.turn(trouble);
+        pause
+    }
+
+    /// Blames the card at a place; returns its id.
+    fn pin(&mut self, place: u32, state: GpuState) -> String {
+        let Some(card) = self.gpus.cards.get_mut(place as usize) else {
+            return String::new();
+        };
+        // A card that was lost and now hangs is lost all the same.
+        if card.state != GpuState::Lost {
+            blank(card, state);
+        }
+        card.id.clone()
+    }
+
+    /// Nothing is known of the cards any more, but that some are lost.
+    fn forget(&mut self, state: GpuState) {
+        let known = self.gpus.cards.iter_mut();
+        for card in known.filter(|card| card.state != GpuState::Lost) {
+            blank(card, state);
+        }
     }
 
     /// The state of the probe from now on, published.
     fn turn(&mut self, probe: Probe) {
-        let first = matches!(*self.out.borrow(), Reading::Pending);
-        if first || self.gpus.probe != probe {
-            self.note(probe);
-            self.publish();
-        } else {
-            self.refresh();
+        if matches!(probe, Probe::NoLibrary { .. } | Probe::Driver { .. }) {
+            self.forget(GpuState::Unknown);
         }
+        let first = matches!(*self.out.borrow(), Reading::Pending);
+        let news = first || self.gpus.probe != probe;
+        self.note(probe);
+        self.tell(news);
     }
 
     /// The state of the probe from now on, logged where it is of another kind than before.
@@ -351,14 +490,26 @@ impl Watch {
             Probe::Answering => tracing::info!("the GPU probe answers again"),
             Probe::NoLibrary { why } => tracing::info!(why, "no NVIDIA library here"),
             Probe::Driver { why } => tracing::warn!(why, "NVIDIA's driver can't be used"),
-            Probe::Hung { call, .. } => tracing::warn!(call, "the GPU probe does not answer"),
-            Probe::Crashed { how, .. } => tracing::warn!(how, "the GPU probe died"),
+            Probe::Hung { call, card, .. } => {
+                tracing::warn!(call, card, "the GPU probe does not answer");
+            }
+            Probe::Crashed {
+                how, call, card, ..
+            } => tracing::warn!(how, call, card, "the GPU probe died"),
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let at = self.clock.moment();
+        self.gpus.troubles = self.suspects.troubles().cloned().collect();
         self.out.send_replace(Reading::ok(self.gpus.clone(), at));
+    }
+
+    fn tell(&mut self, news: bool) {
+        match news {
+            true => self.publish(),
+            false => self.refresh(),
+        }
     }
 
     /// Says that all is as it was, without waking anybody.
@@ -373,52 +524,36 @@ impl Watch {
     }
 
     /// Waits, and stands by what was said last.
-    async fn rest(&self, pause: Duration) {
+    async fn rest(&mut self, pause: Duration) {
         let until = self.clock.moment() + pause;
         while self.clock.moment() < until {
             let step = until.min(self.clock.moment() + self.config.every);
             tokio::time::sleep_until(self.clock.instant(step)).await;
-            self.refresh();
+            let news = self.look();
+            self.tell(news);
         }
-    }
-
-    fn longer(&mut self) -> Duration {
-        self.backoff.next().unwrap_or(LIVED)
     }
 }
 
-/// 1 s, 2 s, 4 s … 60 s.
-fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default().without_max_times().build()
-}
-
-/// A card that is lost or refuses to speak can't say who it is: the card that was listed at its place tells, or
-/// the one address on the bus that nobody else has.
-fn identified(mut cards: Vec<Gpu>, before: &[Gpu], pci: &[String]) -> Vec<Gpu> {
-    let named: Vec<String> = cards.iter().map(|card| card.id.clone()).collect();
-    for (place, card) in cards.iter_mut().enumerate() {
-        let known = match card.id.is_empty() {
-            true => before.get(place).filter(|old| !named.contains(&old.id)),
-            false => before.iter().find(|old| old.id == card.id),
-        };
-        if let Some(known) = known.filter(|_| card.state != GpuState::Ok) {
-            card.id.clone_from(&known.id);
-            card.name = card.name.take().or_else(|| known.name.clone());
-            card.pci = card.pci.take().or_else(|| known.pci.clone());
-            card.serial = card.serial.take().or_else(|| known.serial.clone());
-            card.vbios = card.vbios.take().or_else(|| known.vbios.clone());
-        }
-    }
-    let taken: Vec<String> = cards.iter().filter_map(|card| card.pci.clone()).collect();
-    let mut free = pci.iter().filter(|address| !taken.contains(address));
-    let mut nameless = cards.iter_mut().filter(|card| card.id.is_empty());
-    if let (Some(address), None) = (free.next(), free.next())
-        && let (Some(card), None) = (nameless.next(), nameless.next())
+/// A hang goes on from when it was first seen, with the call that was last named.
+fn hang(
+    since: Moment,
+    call: Option<String>,
+    card: Option<String>,
+    earlier: Option<&Probe>,
+) -> Probe {
+    if let Some(Probe::Hung {
+        since,
+        call: named,
+        card: same,
+    }) = earlier
+        && *same == card
     {
-        card.id.clone_from(address);
-        card.pci = Some(address.clone());
+        let call = call.or_else(|| named.clone());
+        let since = *since;
+        return Probe::Hung { since, call, card };
     }
-    cards
+    Probe::Hung { since, call, card }
 }
 
 fn count_xid(xids: &mut Vec<XidTotal>, gpu: String, number: u32, now: Moment) {

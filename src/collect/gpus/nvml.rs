@@ -3,23 +3,27 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use nvml_wrapper::bitmasks::device::ThrottleReasons;
 use nvml_wrapper::enum_wrappers::device::{
-    Clock, EccCounter, MemoryError, RetirementCause, TemperatureSensor, TemperatureThreshold,
+    Clock, EccCounter, MemoryError, MemoryLocation, RetirementCause, TemperatureSensor,
+    TemperatureThreshold,
 };
 use nvml_wrapper::enums::device::SampleValue;
-use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::structs::device::FieldId;
 use nvml_wrapper::sys_exports::field_id;
 use nvml_wrapper::{Device, Nvml};
 
+use super::ask::Asker;
+use super::raw;
 use crate::domain::snapshot::{Gpu, GpuState};
 
 /// What hardly ever changes (names, limits, retired pages) is asked this seldom.
 const LASTING: Duration = Duration::from_secs(60);
 
-/// A card tells of so many problems; the rest are counted.
-const PROBLEMS: usize = 8;
+/// Fans of a card that are read.
+const FANS: u32 = 16;
+
+/// Process ids of a card that are told.
+const PIDS: usize = 64;
 
 /// What is known of a card for the next `LASTING`.
 pub(super) struct Kept {
@@ -27,7 +31,15 @@ pub(super) struct Kept {
     read: Instant,
 }
 
-/// Reads the card that NVML lists at `index`. `note` is told the name of each call before it is made.
+impl Kept {
+    /// The card's UUID.
+    pub(super) fn id(&self) -> &str {
+        &self.gpu.id
+    }
+}
+
+/// Reads the card that NVML lists at `index`. `note` is told the name of each call before it is made, `named` the
+/// card's UUID as soon as it is known.
 ///
 /// A card that has fallen off the bus is `Lost` and keeps only what names it; one that can't be named
 /// has no id.
@@ -36,6 +48,7 @@ pub(super) fn read(
     index: u32,
     kept: &mut Option<Kept>,
     note: fn(&'static str),
+    named: fn(&str),
 ) -> Gpu {
     let mut ask = Asker::new(note);
     let found = ask
@@ -47,15 +60,16 @@ pub(super) fn read(
     let Some((device, id)) = found else {
         return ask.conclude(Gpu::default());
     };
+    named(&id);
     let known = kept
         .take()
         .filter(|kept| kept.gpu.id == id && kept.read.elapsed() < LASTING);
     let known = known.unwrap_or_else(|| Kept {
-        gpu: lasting(&device, id, note),
+        gpu: lasting(nvml, &device, id, note),
         read: Instant::now(),
     });
     let mut gpu = known.gpu.clone();
-    passing(&mut gpu, &device, &mut ask);
+    passing(&mut gpu, nvml, &device, &mut ask);
     let gpu = ask.conclude(gpu);
     // A card that was lost half-way has told only half of what lasts.
     if gpu.state != GpuState::Lost {
@@ -65,7 +79,7 @@ pub(super) fn read(
 }
 
 /// What hardly ever changes.
-fn lasting(device: &Device<'_>, id: String, note: fn(&'static str)) -> Gpu {
+fn lasting(nvml: &Nvml, device: &Device<'_>, id: String, note: fn(&'static str)) -> Gpu {
     let mut ask = Asker::new(note);
     let mut gpu = Gpu {
         id,
@@ -86,6 +100,19 @@ fn lasting(device: &Device<'_>, id: String, note: fn(&'static str)) -> Gpu {
     gpu.slowdown_c = limit(TemperatureThreshold::Slowdown);
     gpu.shutdown_c = limit(TemperatureThreshold::Shutdown);
     gpu.max_operating_c = limit(TemperatureThreshold::GpuMax);
+    gpu.slowdown_margin_c = ask
+        .value("nvmlDeviceGetFieldValues", || {
+            raw::slowdown_margin(nvml, device)
+        })
+        .and_then(margin);
+    let mut highest = |which| {
+        ask.value("nvmlDeviceGetMaxClockInfo", || device.max_clock_info(which))
+            .and_then(megahertz)
+    };
+    gpu.clock_graphics_max_mhz = highest(Clock::Graphics);
+    gpu.clock_sm_max_mhz = highest(Clock::SM);
+    gpu.clock_memory_max_mhz = highest(Clock::Memory);
+    gpu.clock_video_max_mhz = highest(Clock::Video);
     gpu.power_limit_w = ask
         .value("nvmlDeviceGetEnforcedPowerLimit", || {
             device.enforced_power_limit()
@@ -119,12 +146,17 @@ fn lasting(device: &Device<'_>, id: String, note: fn(&'static str)) -> Gpu {
 }
 
 /// What changes from one reading to the next.
-fn passing(gpu: &mut Gpu, device: &Device<'_>, ask: &mut Asker) {
+fn passing(gpu: &mut Gpu, nvml: &Nvml, device: &Device<'_>, ask: &mut Asker) {
     gpu.temperature_c = ask
         .value("nvmlDeviceGetTemperature", || {
             device.temperature(TemperatureSensor::Gpu)
         })
         .and_then(celsius);
+    gpu.margin_c = ask
+        .value("nvmlDeviceGetMarginTemperature", || {
+            raw::margin(nvml, device)
+        })
+        .and_then(margin);
     let load = ask.value("nvmlDeviceGetUtilizationRates", || {
         device.utilization_rates()
     });
@@ -164,11 +196,10 @@ fn passing(gpu: &mut Gpu, device: &Device<'_>, ask: &mut Asker) {
         .filter(|state| *state <= 15);
     gpu.throttle_reasons = ask
         .value("nvmlDeviceGetCurrentClocksThrottleReasons", || {
-            device.current_throttle_reasons()
+            raw::throttle_reasons(nvml, device)
         })
-        .filter(|reasons| *reasons != ThrottleReasons::all())
-        .map(|reasons| reasons.bits());
-    gpu.fan_percent = fastest_fan(device, ask);
+        .filter(|reasons| *reasons != u64::MAX);
+    fans(gpu, device, ask);
     gpu.pcie_generation = ask
         .value("nvmlDeviceGetCurrPcieLinkGeneration", || {
             device.current_pcie_link_gen()
@@ -185,15 +216,23 @@ fn passing(gpu: &mut Gpu, device: &Device<'_>, ask: &mut Asker) {
         })
         .and_then(|replays| count(replays.into()));
     memory_errors(gpu, device, ask);
-    gpu.processes = processes(device, ask);
+    processes(gpu, device, ask);
 }
 
-fn fastest_fan(device: &Device<'_>, ask: &mut Asker) -> Option<f64> {
-    let fans = ask.value("nvmlDeviceGetNumFans", || device.num_fans())?;
-    (0..fans.min(16))
+fn fans(gpu: &mut Gpu, device: &Device<'_>, ask: &mut Asker) {
+    let Some(fans) = ask.value("nvmlDeviceGetNumFans", || device.num_fans()) else {
+        return;
+    };
+    gpu.fans_percent = (0..fans.min(FANS))
         .filter_map(|fan| ask.value("nvmlDeviceGetFanSpeed", || device.fan_speed(fan)))
         .filter_map(fan_percent)
-        .reduce(f64::max)
+        .collect();
+    gpu.fan_percent = gpu.fans_percent.iter().copied().reduce(f64::max);
+    if fans > 0 {
+        gpu.fan_rpm = ask
+            .value("nvmlDeviceGetFanSpeedRPM", || device.fan_speed_rpm(0))
+            .filter(|turns| *turns <= 100_000);
+    }
 }
 
 /// ECC counters, remapped rows and the recovery that the driver asks for. NVML lists remapped rows even of
@@ -210,6 +249,15 @@ fn memory_errors(gpu: &mut Gpu, device: &Device<'_>, ask: &mut Asker) {
         gpu.ecc_corrected = errors(MemoryError::Corrected, EccCounter::Volatile);
         gpu.ecc_uncorrected = errors(MemoryError::Uncorrected, EccCounter::Volatile);
         gpu.ecc_uncorrected_lifetime = errors(MemoryError::Uncorrected, EccCounter::Aggregate);
+        let mut errors_in = |location| {
+            ask.value("nvmlDeviceGetMemoryErrorCounter", || {
+                let (kind, since) = (MemoryError::Uncorrected, EccCounter::Volatile);
+                device.memory_error_counter(kind, since, location)
+            })
+            .and_then(count)
+        };
+        gpu.ecc_uncorrected_dram = errors_in(MemoryLocation::Device);
+        gpu.ecc_uncorrected_sram = errors_in(MemoryLocation::SRAM);
     }
     let asked = [
         field_id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION,
@@ -234,7 +282,7 @@ fn memory_errors(gpu: &mut Gpu, device: &Device<'_>, ask: &mut Asker) {
 }
 
 /// Programs with a compute or graphics context; one that has both is one.
-fn processes(device: &Device<'_>, ask: &mut Asker) -> Option<u32> {
+fn processes(gpu: &mut Gpu, device: &Device<'_>, ask: &mut Asker) {
     let compute = ask.value("nvmlDeviceGetComputeRunningProcesses", || {
         device.running_compute_processes()
     });
@@ -242,126 +290,17 @@ fn processes(device: &Device<'_>, ask: &mut Asker) -> Option<u32> {
         device.running_graphics_processes()
     });
     if compute.is_none() && graphics.is_none() {
-        return None;
+        return;
     }
     let pids: BTreeSet<u32> = [compute, graphics]
         .into_iter()
         .flatten()
         .flatten()
         .map(|process| process.pid)
+        .filter(|pid| *pid != u32::MAX)
         .collect();
-    u32::try_from(pids.len()).ok()
-}
-
-/// Asks one call at a time and keeps what went wrong.
-struct Asker {
-    note: fn(&'static str),
-    /// The driver says that the card has fallen off the bus: it is asked nothing more.
-    lost: bool,
-    problems: Vec<String>,
-}
-
-impl Asker {
-    fn new(note: fn(&'static str)) -> Self {
-        Asker {
-            note,
-            lost: false,
-            problems: Vec::new(),
-        }
-    }
-
-    /// The answer; `None` where the card does not offer it or the call failed.
-    fn value<T>(
-        &mut self,
-        call: &'static str,
-        answer: impl FnOnce() -> Result<T, NvmlError>,
-    ) -> Option<T> {
-        if self.lost {
-            return None;
-        }
-        (self.note)(call);
-        match answer() {
-            Ok(value) => return Some(value),
-            Err(NvmlError::GpuLost) => self.lost = true,
-            Err(why) if not_offered(&why) => {}
-            Err(why) => {
-                let problem = format!("{call}: {why}");
-                if !self.problems.contains(&problem) {
-                    self.problems.push(problem);
-                }
-            }
-        }
-        None
-    }
-
-    /// As `value`; a text that says nothing is none.
-    fn text(
-        &mut self,
-        call: &'static str,
-        answer: impl FnOnce() -> Result<String, NvmlError>,
-    ) -> Option<String> {
-        self.value(call, answer).filter(|text| {
-            let text = text.trim();
-            !text.is_empty() && !["0", "N/A", "[N/A]", "[Not Supported]"].contains(&text)
-        })
-    }
-
-    /// The card's state by all that was asked. Where everything that a working card tells went wrong,
-    /// nobody knows how it does.
-    fn conclude(self, gpu: Gpu) -> Gpu {
-        if self.lost {
-            return Gpu {
-                id: gpu.id,
-                name: gpu.name,
-                pci: gpu.pci,
-                serial: gpu.serial,
-                vbios: gpu.vbios,
-                state: GpuState::Lost,
-                ..Gpu::default()
-            };
-        }
-        let mut problems = gpu.problems;
-        problems.extend(self.problems);
-        let told = gpu.temperature_c.is_some()
-            || gpu.utilization_percent.is_some()
-            || gpu.memory_total_bytes.is_some()
-            || gpu.power_w.is_some();
-        let state = match gpu.id.is_empty() || (!told && !problems.is_empty()) {
-            true => GpuState::Unknown,
-            false => GpuState::Ok,
-        };
-        Gpu {
-            state,
-            problems: shortened(problems),
-            ..gpu
-        }
-    }
-}
-
-fn shortened(mut problems: Vec<String>) -> Vec<String> {
-    let more = problems.len().saturating_sub(PROBLEMS);
-    if 0 < more {
-        problems.truncate(PROBLEMS);
-        problems.push(format!("and {more} more"));
-    }
-    problems
-}
-
-/// Errors that say "this card, this driver or our binding does not know such a thing": no trouble.
-fn not_offered(why: &NvmlError) -> bool {
-    matches!(
-        why,
-        NvmlError::NotSupported
-            | NvmlError::NotFound
-            | NvmlError::NoData
-            | NvmlError::InvalidArg
-            | NvmlError::InsufficientSize(_)
-            | NvmlError::FunctionNotFound
-            | NvmlError::FailedToLoadSymbol(_)
-            | NvmlError::Utf8Error(_)
-            | NvmlError::UnexpectedVariant(_)
-            | NvmlError::IncorrectBits(_)
-    )
+    gpu.processes = u32::try_from(pids.len()).ok();
+    gpu.pids = pids.into_iter().take(PIDS).collect();
 }
 
 /// As the kernel writes it, without the function: `0000:01:00`.
@@ -380,6 +319,11 @@ fn fan_percent(value: u32) -> Option<f64> {
 
 fn celsius(value: u32) -> Option<f64> {
     (value <= 200).then_some(value.into())
+}
+
+/// Degrees between a card and one of its limits.
+fn margin(value: i32) -> Option<f64> {
+    (-200..=200).contains(&value).then_some(value.into())
 }
 
 fn watts(milliwatts: u32) -> Option<f64> {
@@ -476,59 +420,5 @@ mod tests {
             let (domain, bus, device) = place;
             assert_eq!(pci_address(domain, bus, device).as_deref(), expected);
         }
-    }
-
-    #[test]
-    fn errors_make_the_state() {
-        use GpuState::{Lost, Ok, Unknown};
-        let named = || Gpu {
-            id: "GPU-1".into(),
-            pci: Some("0000:01:00".into()),
-            temperature_c: Some(50.0),
-            ..Gpu::default()
-        };
-        let silent = || Gpu {
-            temperature_c: None,
-            ..named()
-        };
-        type Error = fn() -> NvmlError;
-        let gone: Error = || NvmlError::GpuLost;
-        let odd: Error = || NvmlError::Unknown;
-        let none: Error = || NvmlError::NotSupported;
-        for (gpu, errors, state, problems) in [
-            (named(), &[][..], Ok, 0),
-            (named(), &[none, none], Ok, 0),
-            (named(), &[odd, none, odd], Ok, 1),
-            (named(), &[odd, gone], Lost, 0),
-            (silent(), &[none], Ok, 0),
-            (silent(), &[odd], Unknown, 1),
-            (Gpu::default(), &[none], Unknown, 0),
-            (Gpu::default(), &[gone], Lost, 0),
-        ] {
-            let mut ask = Asker::new(|_| {});
-            for error in errors {
-                assert_eq!(ask.value("nvmlCall", || Err::<(), _>(error())), None);
-            }
-            let (id, pci) = (gpu.id.clone(), gpu.pci.clone());
-            let gpu = ask.conclude(gpu);
-            assert_eq!((gpu.state, gpu.problems.len()), (state, problems));
-            assert_eq!((gpu.id, gpu.pci), (id, pci));
-        }
-    }
-
-    #[test]
-    fn a_lost_card_is_asked_nothing_more() {
-        let mut ask = Asker::new(|_| {});
-        assert_eq!(ask.value("one", || Err::<u32, _>(NvmlError::GpuLost)), None);
-        assert_eq!(ask.value("two", || Ok(1)), None);
-        assert_eq!(ask.conclude(Gpu::default()).state, GpuState::Lost);
-    }
-
-    #[test]
-    fn problems_are_few() {
-        let problems = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
-        assert_eq!(shortened(problems(PROBLEMS)).len(), PROBLEMS);
-        let short = shortened(problems(PROBLEMS + 3));
-        assert_eq!(short.last().map(String::as_str), Some("and 3 more"));
     }
 }

@@ -7,9 +7,9 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use nvml_wrapper::{Device, EventSet, Nvml};
 use rustix::process::Signal;
 
 use super::nvml;
-use super::wire::{self, Line, Missing};
+use super::wire::{At, Line, MOST_CARDS, Missing, Question};
 use crate::domain::snapshot::{Gpu, GpuState};
 
 /// The name under which the process is listed, and found if it can't be killed.
@@ -32,9 +32,6 @@ pub(super) const AFRESH: i32 = 75;
 
 /// The loader's name of the library.
 pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
-
-/// NVML itself lists no more.
-const MOST_CARDS: u32 = 64;
 
 /// How often the library's file is looked at.
 const LIBRARY_LOOK: Duration = Duration::from_secs(60);
@@ -64,11 +61,11 @@ pub fn main(library: &str) -> anyhow::Result<()> {
     let mut probe = Probe::new(library);
     for line in io::stdin().lines() {
         let line = line.context("standard input")?;
-        let Some(patience) = wire::patience(&line) else {
+        let Some(question) = Question::decode(&line) else {
             anyhow::bail!("{line:?} is no question; write read, or read and milliseconds");
         };
-        watchdog.begin(patience);
-        let answer = probe.read()?;
+        watchdog.begin(question.patience);
+        let answer = probe.read(&question)?;
         watchdog.end();
         say(&answer)?;
     }
@@ -92,6 +89,8 @@ struct Probe {
     kept: Vec<Option<nvml::Kept>>,
     /// The cards that answered last time; `None` before the first reading.
     answering: Option<Vec<String>>,
+    /// Those that have answered in the reading under way.
+    read_now: Vec<String>,
     looked: Instant,
 }
 
@@ -104,11 +103,15 @@ impl Probe {
             driver: None,
             kept: Vec::new(),
             answering: None,
+            read_now: Vec::new(),
             looked: Instant::now(),
         }
     }
 
-    fn read(&mut self) -> anyhow::Result<Line> {
+    fn read(&mut self, question: &Question) -> anyhow::Result<Line> {
+        // The first calls are where a library dies that does not go with its driver.
+        ALOUD.store(self.answering.is_none(), Ordering::Relaxed);
+        arrive(None, None);
         let nvml = match self.nvml {
             Some(nvml) => nvml,
             None => match open(&self.library) {
@@ -122,11 +125,11 @@ impl Probe {
                 std::process::exit(AFRESH);
             }
         }
-        match self.cards(nvml) {
-            Ok(cards) => {
-                self.watch_events(nvml, &cards)?;
+        match self.cards(nvml, question) {
+            Ok(count) => {
+                self.watch_events(nvml)?;
                 let driver = self.driver.clone();
-                Ok(Line::Reading { cards, driver })
+                Ok(Line::Reading { count, driver })
             }
             // It did answer, so the driver has changed under the library.
             Err(_) if self.answering.is_some() => std::process::exit(AFRESH),
@@ -150,32 +153,48 @@ impl Probe {
         Ok(nvml)
     }
 
-    fn cards(&mut self, nvml: &Nvml) -> Result<Vec<Gpu>, NvmlError> {
+    /// Reads the cards that are asked for, and says each at once. Returns how many NVML lists.
+    fn cards(&mut self, nvml: &Nvml, question: &Question) -> Result<u32, NvmlError> {
         note("nvmlDeviceGetCount");
         let count = nvml.device_count()?.min(MOST_CARDS);
         self.kept.resize_with(count as usize, || None);
-        let cards: Vec<Gpu> = (0..count)
-            .zip(&mut self.kept)
-            .map(|(index, kept)| Gpu {
+        *locked(&SUSPECTS) = question.suspects.clone();
+        let aloud = ALOUD.load(Ordering::Relaxed);
+        let mut states = Vec::new();
+        self.read_now.clear();
+        for place in question.order(count) {
+            let Some(kept) = self.kept.get_mut(place as usize) else {
+                continue;
+            };
+            let suspected = question.suspects.contains(&place);
+            ALOUD.store(aloud || suspected, Ordering::Relaxed);
+            arrive(Some(place), kept.as_ref().map(|kept| kept.id().to_owned()));
+            let card = Gpu {
                 driver: self.driver.clone(),
-                ..nvml::read(nvml, index, kept, note)
-            })
-            .collect();
+                ..nvml::read(nvml, place, kept, note, named)
+            };
+            states.push(card.state);
+            if card.state == GpuState::Ok {
+                self.read_now.push(card.id.clone());
+            }
+            // It was read, so calls about it may be made elsewhere too.
+            locked(&SUSPECTS).retain(|suspect| *suspect != place);
+            let card = Box::new(card);
+            if say(&Line::Card { place, card }).is_err() {
+                std::process::exit(1);
+            }
+        }
+        arrive(None, None);
         let worked = self.answering.as_ref().is_some_and(|ids| !ids.is_empty());
-        if worked && !cards.is_empty() && cards.iter().all(|card| card.state == GpuState::Unknown) {
+        if worked && !states.is_empty() && states.iter().all(|state| *state == GpuState::Unknown) {
             return Err(NvmlError::Unknown);
         }
-        Ok(cards)
+        Ok(count)
     }
 
     /// Starts to listen for Xids after the first reading, and lets the listener know of cards that answer anew.
-    fn watch_events(&mut self, nvml: &'static Nvml, cards: &[Gpu]) -> anyhow::Result<()> {
-        let answering: Vec<String> = cards
-            .iter()
-            .filter(|card| card.state == GpuState::Ok)
-            .map(|card| card.id.clone())
-            .collect();
-        let before = self.answering.replace(answering);
+    fn watch_events(&mut self, nvml: &'static Nvml) -> anyhow::Result<()> {
+        let before = self.answering.replace(std::mem::take(&mut self.read_now));
         let answering = self.answering.iter().flatten();
         match before {
             None => {
@@ -228,12 +247,56 @@ fn library_replaced() -> bool {
     lines.any(|line| line.ends_with("(deleted)") && line.contains("nvidia") && line.contains(".so"))
 }
 
-/// The call under way.
-static CALL: Mutex<&str> = Mutex::new("");
+/// Where the reading is.
+static AT: Mutex<At> = Mutex::new(At {
+    place: None,
+    card: None,
+    call: None,
+});
+
+/// Whether each call is said before it is made: should it take the process with it, the agent knows which.
+static ALOUD: AtomicBool = AtomicBool::new(false);
+
+/// Cards that only the reading may touch, by place: they have made a call hang or crash.
+static SUSPECTS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// Notes the call that is about to be made.
 fn note(call: &'static str) {
-    *CALL.lock().unwrap_or_else(PoisonError::into_inner) = call;
+    let mut at = locked(&AT);
+    match &mut at.call {
+        // Keeps the room that the name before had.
+        Some(name) => call.clone_into(name),
+        none => *none = Some(call.to_owned()),
+    }
+    tell(&at, ALOUD.load(Ordering::Relaxed));
+}
+
+/// Notes the card that is about to be read, and says so.
+fn arrive(place: Option<u32>, card: Option<String>) {
+    let mut at = locked(&AT);
+    *at = At {
+        place,
+        card,
+        call: None,
+    };
+    tell(&at, place.is_some());
+}
+
+/// Notes the name of the card that is being read.
+fn named(card: &str) {
+    locked(&AT).card = Some(card.to_owned());
+}
+
+/// An agent that no longer listens has ended, and so does the probe.
+fn tell(at: &At, aloud: bool) {
+    if aloud && say(&Line::At(at.clone())).is_err() {
+        std::process::exit(1);
+    }
+}
+
+/// What a thread that panicked leaves behind is whole all the same.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says which call a reading waits for when it takes too long.
@@ -263,13 +326,11 @@ impl Watchdog {
 /// One message begins a reading, the next ends it.
 fn watch(rounds: &Receiver<Duration>) {
     while let Ok(patience) = rounds.recv() {
-        let mut said = "";
+        let mut said = At::default();
         while rounds.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
-            let call = *CALL.lock().unwrap_or_else(PoisonError::into_inner);
-            if call != said && say(&Line::Stuck(call.to_owned())).is_err() {
-                return;
-            }
-            said = call;
+            let at = locked(&AT).clone();
+            tell(&at, at != said);
+            said = at;
         }
     }
 }
@@ -312,7 +373,9 @@ fn listen(nvml: &'static Nvml) {
 /// The cards that announce Xids, with their UUIDs.
 fn listenable(nvml: &'static Nvml) -> Vec<(Device<'static>, String)> {
     let count = nvml.device_count().unwrap_or(0).min(MOST_CARDS);
+    let suspects = locked(&SUSPECTS).clone();
     (0..count)
+        .filter(|index| !suspects.contains(index))
         .filter_map(|index| {
             let device = nvml.device_by_index(index).ok()?;
             let id = device.uuid().ok()?;
@@ -418,9 +481,10 @@ mod tests {
 
     #[test]
     fn a_library_that_is_not_there_is_said_to_be_missing() {
+        let question = Question::decode("read").unwrap();
         let mut probe = Probe::new("/nonexistent/libnvidia-ml.so.1");
         for _ in 0..2 {
-            let Ok(Line::Failed { kind, why }) = probe.read() else {
+            let Ok(Line::Failed { kind, why }) = probe.read(&question) else {
                 panic!("a reading without a library");
             };
             assert_eq!(kind, Missing::NoLibrary);
@@ -431,7 +495,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_library_is_a_broken_driver() {
         let mut probe = Probe::new("/proc/self/cmdline");
-        let answer = probe.read().unwrap();
+        let answer = probe.read(&Question::decode("read").unwrap()).unwrap();
         assert!(
             matches!(
                 &answer,

@@ -5,9 +5,13 @@ use std::path::Path;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::domain::snapshot::{PciGpu, StuckProcess};
 
 const HELLO: &str = r#"echo '{"hello":{"driver":"550.90.07","nvml":"12"}}'"#;
-const READING: &str = r#"echo '{"reading":{"cards":[{"id":"GPU-1","state":"ok","temperature_c":50}],"driver":"550.90.07"}}'"#;
+const CARD: &str =
+    r#"echo '{"card":{"place":0,"card":{"id":"GPU-1","state":"ok","temperature_c":50}}}'"#;
+const READING: &str = r#"echo '{"card":{"place":0,"card":{"id":"GPU-1","state":"ok","temperature_c":50}}}
+{"reading":{"count":1,"driver":"550.90.07"}}'"#;
 
 #[tokio::test]
 async fn a_probe_that_answers_is_asked_again_and_again() {
@@ -26,29 +30,119 @@ async fn a_probe_that_answers_is_asked_again_and_again() {
 
 #[tokio::test]
 async fn a_probe_that_does_not_answer_is_hung_and_replaced() {
-    let stuck = r#"echo '{"stuck":"nvmlDeviceGetTemperature"}'"#;
+    let stuck = r#"echo '{"at":{"call":"nvmlDeviceGetTemperature"}}'"#;
     let script = format!("{HELLO}; read q; {READING}; read q; {stuck}; exec sleep 1000");
     let mut seen = start(&script, Duration::from_millis(200));
     let before = seen.until(|gpus| gpus.probe == Probe::Answering).await;
     let hung = seen
         .until(|gpus| matches!(gpus.probe, Probe::Hung { .. }))
         .await;
-    let Probe::Hung { since, call } = hung.probe else {
+    let Probe::Hung { since, call, card } = hung.probe else {
         panic!("{:?}", hung.probe);
     };
     assert_eq!(call.as_deref(), Some("nvmlDeviceGetTemperature"));
+    assert_eq!(card, None, "it was said of no card");
     assert!(before.cards_at.unwrap() < since);
     assert_eq!(
         hung.cards_at, before.cards_at,
-        "cards are kept as they were read"
+        "nothing has been read since"
     );
+    let card = hung.cards.first().unwrap();
+    assert_eq!((card.id.as_str(), card.state), ("GPU-1", GpuState::Hung));
     assert_eq!(
-        hung.cards.first().map(|card| card.state),
-        Some(GpuState::Hung)
+        card.temperature_c, None,
+        "what was read is not known any more"
     );
     let again = seen.until(|gpus| gpus.probe == Probe::Answering).await;
     assert_eq!(again.cards, before.cards);
     seen.stop().await;
+}
+
+#[tokio::test]
+async fn a_card_that_hangs_costs_the_other_no_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let second = folder.path().join("second");
+    let other = CARD
+        .replace(r#""place":0"#, r#""place":1"#)
+        .replace("GPU-1", "GPU-2");
+    let at = r#"echo '{"at":{"place":0,"card":"GPU-1","call":"nvmlDeviceGetTemperature"}}'"#;
+    let whole = r#"echo '{"reading":{"count":2,"driver":null}}'"#;
+    let script = first_or_later(
+        &second,
+        &format!("read q; {CARD}; {other}; {whole}; read q; {at}; exec sleep 1000"),
+        // Tried last, and not always.
+        &format!(
+            "while read q; do {other}; case $q in *last\\ 0) {at}; exec sleep 1000;; *without\\ 0) {whole};; *) exit 9; esac; done"
+        ),
+    );
+    let mut seen = start(&script, Duration::from_millis(50));
+    let whole = seen.until(|gpus| gpus.probe == Probe::Answering).await;
+    assert!(whole.took.is_some());
+    let mut before = whole.cards_at;
+    for _ in 0..5 {
+        let hung = |gpus: &Gpus| gpus.probe.card() == Some("GPU-1") && before < gpus.cards_at;
+        let gpus = seen.until(hung).await;
+        before = gpus.cards_at;
+        assert!(matches!(gpus.probe, Probe::Hung { .. }), "{:?}", gpus.probe);
+        assert_eq!(gpus.troubles, std::slice::from_ref(&gpus.probe));
+        let states: Vec<_> = gpus.cards.iter().map(|card| card.state).collect();
+        assert_eq!(states, [GpuState::Hung, GpuState::Ok]);
+        let told: Vec<_> = gpus.cards.iter().map(|card| card.temperature_c).collect();
+        assert_eq!(told, [None, Some(50.0)]);
+        assert_eq!(gpus.took, whole.took, "that was the latest whole answer");
+    }
+    seen.stop().await;
+}
+
+/// No test can make a process that can't be killed; this is what follows.
+#[tokio::test]
+async fn while_the_probe_sleeps_uninterruptibly_the_other_cards_are_not_known() {
+    let (out, reading) = watch::channel(Reading::Pending);
+    let mut watch = Watch {
+        config: gpu(Duration::from_secs(10)),
+        command: sh(""),
+        machine: Machine::at("/nonexistent"),
+        gpus: Gpus::default(),
+        round: Round::default(),
+        answered: false,
+        suspects: Suspects::new(),
+        looked: None,
+        stuck: StuckLook::default(),
+        out,
+        clock: Clock::start(None),
+    };
+    let card = |id: &str, state| Gpu {
+        id: id.into(),
+        state,
+        temperature_c: Some(50.0),
+        ..Gpu::default()
+    };
+    let states = [GpuState::Ok, GpuState::Ok, GpuState::Lost];
+    watch.round.cards = (0..)
+        .zip(states)
+        .map(|(place, state)| (place, card(&format!("GPU-{place}"), state)))
+        .collect();
+    watch.answered(3, None, None);
+    watch.round.at = At {
+        place: Some(0),
+        ..At::default()
+    };
+    let since = watch.clock.moment();
+    let _ = watch.hung(since);
+    let seen = || reading.borrow().value().unwrap().clone();
+    let told = |gpus: Gpus| {
+        let cards = gpus.cards.into_iter();
+        cards
+            .map(|card| (card.state, card.temperature_c.is_some()))
+            .collect::<Vec<_>>()
+    };
+    let (hung, lost) = ((GpuState::Hung, false), (GpuState::Lost, true));
+    assert_eq!(told(seen()), [hung, (GpuState::Ok, true), lost]);
+    for _ in 0..2 {
+        watch.asleep(since);
+        assert_eq!(told(seen()), [hung, (GpuState::Unknown, false), lost]);
+        assert_eq!(seen().probe.card(), Some("GPU-0"));
+    }
 }
 
 #[tokio::test]
@@ -113,7 +207,7 @@ async fn a_driver_that_changes_costs_no_crash() {
     let script = first_or_later(
         &second,
         &format!("read q; {READING}; read q; exit 75"),
-        r#"read q; echo '{"reading":{"cards":[],"driver":"560.1"}}'; read q; exec sleep 1000"#,
+        r#"read q; echo '{"reading":{"count":0,"driver":"560.1"}}'; read q; exec sleep 1000"#,
     );
     let mut seen = start(&script, Duration::from_millis(200));
     let driver = |gpus: &Gpus, driver: &str| gpus.driver.as_deref() == Some(driver);
@@ -191,39 +285,42 @@ async fn never_is_off() {
 }
 
 #[test]
-fn a_card_that_can_not_say_who_it_is_is_known_by_its_place() {
-    use GpuState::{Lost, Ok, Unknown};
-    let card = |id: &str, pci: &str, state| Gpu {
-        id: id.into(),
-        pci: (!pci.is_empty()).then(|| pci.to_owned()),
-        state,
-        ..Gpu::default()
+fn a_reading_can_be_recorded_and_read_again() {
+    let at = Moment::after_boot(Duration::from_millis(1500));
+    let trouble = Probe::Crashed {
+        at,
+        how: "exited with status 3".into(),
+        count: 2,
+        card: Some("GPU-1".into()),
+        call: None,
     };
-    let a = || card("A", "a", Ok);
-    let b = || card("B", "b", Ok);
-    let lost = || card("", "", Lost);
-    for (now, before, pci, expected) in [
-        (vec![a(), lost()], vec![a(), b()], "a b", "A:a B:b"),
-        (vec![lost(), b()], vec![a(), b()], "a b", "A:a B:b"),
-        (vec![card("", "", Unknown)], vec![a()], "a", "A:a"),
-        // Half-told: the rest is remembered.
-        (vec![card("A", "", Lost)], vec![a()], "", "A:a"),
-        // The first card is gone, and the second moved up to its place.
-        (vec![b(), lost()], vec![a(), b()], "a b", "B:b a:a"),
-        // Never seen before: the bus tells, where it tells one.
-        (vec![a(), lost()], vec![], "a b", "A:a b:b"),
-        (vec![lost(), lost()], vec![], "a b", ":- :-"),
-        (vec![lost()], vec![], "a b", ":-"),
-    ] {
-        let pci: Vec<String> = pci.split(' ').map(String::from).collect();
-        let told = format!("{now:?}");
-        let cards = identified(now, &before, &pci);
-        let seen: Vec<String> = cards
-            .iter()
-            .map(|card| format!("{}:{}", card.id, card.pci.as_deref().unwrap_or("-")))
-            .collect();
-        assert_eq!(seen.join(" "), expected, "{told}");
-    }
+    let gpus = Gpus {
+        troubles: vec![trouble.clone()],
+        probe: trouble,
+        cards: vec![Gpu {
+            id: "GPU-1".into(),
+            fans_percent: vec![34.0],
+            throttle_reasons: Some(u64::MAX - 1),
+            margin_c: Some(-2.0),
+            ..Gpu::default()
+        }],
+        cards_at: Some(at),
+        took: Some(Duration::from_millis(12)),
+        bus: vec![PciGpu {
+            pci: "0000:01:00".into(),
+            answers: Some(false),
+            ..PciGpu::default()
+        }],
+        stuck: vec![StuckProcess {
+            pid: 7,
+            name: "ffmpeg".into(),
+            since: at,
+        }],
+        ..Gpus::default()
+    };
+    let text = serde_json::to_string(&gpus).unwrap();
+    assert_eq!(serde_json::from_str::<Gpus>(&text).unwrap(), gpus);
+    assert_eq!(serde_json::from_str::<Gpus>("{}").unwrap(), Gpus::default());
 }
 
 #[test]
@@ -241,12 +338,6 @@ fn xids_are_bounded_and_the_oldest_goes_first() {
     assert_eq!((first.first, first.last), (at(0), at(XIDS)));
     assert!(!xids.iter().any(|xid| xid.gpu == "GPU-1"));
     assert_eq!(xids.last().unwrap().number, 31);
-}
-
-#[test]
-fn waits_grow_to_a_minute() {
-    let waits: Vec<u64> = backoff().take(8).map(|wait| wait.as_secs()).collect();
-    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
 }
 
 /// A running `run_with` and what it publishes.

@@ -9,10 +9,14 @@ use crate::domain::snapshot::Gpu;
 /// No line of the probe is longer; a hundred times what eight cards need.
 pub(super) const LONGEST_LINE: usize = 1 << 20;
 
-/// How long a reading may take before the probe says which call holds it up, where the agent doesn't ask for less.
+/// NVML itself lists no more cards.
+pub(super) const MOST_CARDS: u32 = 64;
+
+/// The patience of a question that does not say, and the longest that the agent asks for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the probe says, as one line of JSON. Every question is answered by one `Reading` or one `Failed`.
+/// What the probe says, as one line of JSON. Every question is answered by a `Card` for each card that is read, and
+/// then one `Reading` or one `Failed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
@@ -23,10 +27,17 @@ pub(super) enum Line {
         /// The library's version.
         nvml: Option<String>,
     },
-    /// The cards, in NVML's order.
+    /// A card, as soon as it has been read.
+    Card {
+        /// Its place in NVML's list: it tells which card it is that can't say its name, and so has no id.
+        place: u32,
+        /// What it told.
+        card: Box<Gpu>,
+    },
+    /// All cards that were asked for have been read.
     Reading {
-        /// What NVML lists. A card that can't be named has no id: its place in the list tells which it was.
-        cards: Vec<Gpu>,
+        /// How many NVML lists.
+        count: u32,
         /// The driver's version.
         driver: Option<String>,
     },
@@ -37,8 +48,9 @@ pub(super) enum Line {
         /// The Xid.
         number: u32,
     },
-    /// The reading under way waits for this call.
-    Stuck(String),
+    /// Where the reading under way is: said before each card; before each call where trouble is near, in the first
+    /// reading and about suspected cards; and of a call that takes too long.
+    At(At),
     /// There is nothing to read.
     Failed {
         /// What is missing.
@@ -46,6 +58,17 @@ pub(super) enum Line {
         /// In the loader's or NVML's words.
         why: String,
     },
+}
+
+/// Where a reading is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct At {
+    /// The card's place in NVML's list; `None` for calls about none.
+    pub(super) place: Option<u32>,
+    /// The card's UUID, where it is known already.
+    pub(super) card: Option<String>,
+    /// The call under way; `None` where it is not told.
+    pub(super) call: Option<String>,
 }
 
 /// What keeps NVML from starting.
@@ -66,31 +89,86 @@ impl Line {
         Ok(line)
     }
 
+    /// Whether it speaks of no more cards than there can be.
+    fn is_sane(&self) -> bool {
+        match self {
+            Line::Card { place, .. } => *place < MOST_CARDS,
+            Line::Reading { count, .. } => *count <= MOST_CARDS,
+            Line::At(at) => at.place.is_none_or(|place| place < MOST_CARDS),
+            Line::Hello { .. } | Line::Xid { .. } | Line::Failed { .. } => true,
+        }
+    }
+
     /// A line without its end.
     ///
     /// # Errors
     /// The beginning of what is no line of the probe.
     pub(super) fn decode(line: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(line).map_err(|_| {
+        let decoded = serde_json::from_slice(line).ok();
+        decoded.filter(Line::is_sane).ok_or_else(|| {
             let start = line.get(..line.len().min(60)).unwrap_or(line);
             format!("spoke nonsense: {:?}", String::from_utf8_lossy(start))
         })
     }
 }
 
-/// The agent's only question, as a line: `read 2500` asks for a reading, and for the name of the call
-/// that holds it up after 2500 ms.
-pub(super) fn question(patience: Duration) -> String {
-    format!("read {}\n", patience.as_millis())
+/// The agent's only question: asks for a reading. As a line, `read 2500` or `read 2500 last 1,0` or
+/// `read 2500 without 1,0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Question {
+    /// How long the reading may take before the probe says which call holds it up; in the line, milliseconds.
+    pub(super) patience: Duration,
+    /// Cards at which a reading hung or crashed, by their places in NVML's list.
+    pub(super) suspects: Vec<u32>,
+    /// Whether they are to be read too, after all others and in this order.
+    pub(super) tries_suspects: bool,
 }
 
-/// The patience of a question; `None` for a line that is none.
-pub(super) fn patience(question: &str) -> Option<Duration> {
-    let rest = question.trim().strip_prefix("read")?;
-    if rest.is_empty() {
-        return Some(PATIENCE);
+impl Question {
+    /// The line with its end.
+    pub(super) fn encode(&self) -> String {
+        let places: Vec<String> = self.suspects.iter().map(u32::to_string).collect();
+        let manner = match (self.suspects.is_empty(), self.tries_suspects) {
+            (true, _) => "",
+            (false, true) => " last ",
+            (false, false) => " without ",
+        };
+        let millis = self.patience.as_millis();
+        format!("read {millis}{manner}{}\n", places.join(","))
     }
-    rest.trim().parse().ok().map(Duration::from_millis)
+
+    /// The question in a line; `None` for a line that is none.
+    pub(super) fn decode(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace();
+        if words.next() != Some("read") {
+            return None;
+        }
+        let patience = match words.next() {
+            Some(millis) => Duration::from_millis(millis.parse().ok()?),
+            None => PATIENCE,
+        };
+        let tries_suspects = match words.next() {
+            Some("last") | None => true,
+            Some("without") => false,
+            Some(_) => return None,
+        };
+        let places = words.next().unwrap_or_default().split(',');
+        let suspects = places
+            .filter(|place| !place.is_empty())
+            .map(|place| place.parse().ok());
+        Some(Question {
+            patience,
+            suspects: suspects.collect::<Option<_>>()?,
+            tries_suspects,
+        })
+    }
+
+    /// The places of `count` cards in the order in which they are to be read.
+    pub(super) fn order(&self, count: u32) -> impl Iterator<Item = u32> {
+        let suspects = self.suspects.iter().copied();
+        let first = (0..count).filter(|place| !self.suspects.contains(place));
+        first.chain(suspects.filter(move |place| self.tries_suspects && *place < count))
+    }
 }
 
 #[cfg(test)]
@@ -113,19 +191,23 @@ mod tests {
                 driver: Some("550.90.07".into()),
                 nvml: None,
             },
-            Line::Reading {
-                cards: vec![card, Gpu::default()],
-                driver: None,
+            Line::Card {
+                place: 1,
+                card: Box::new(card),
             },
             Line::Reading {
-                cards: vec![],
+                count: 2,
                 driver: None,
             },
             Line::Xid {
                 gpu: "GPU-1".into(),
                 number: 79,
             },
-            Line::Stuck("nvmlDeviceGetTemperature".into()),
+            Line::At(At {
+                place: Some(1),
+                card: Some("GPU-1".into()),
+                call: Some("nvmlDeviceGetTemperature".into()),
+            }),
             Line::Failed {
                 kind: Missing::NoLibrary,
                 why: "libnvidia-ml.so.1: cannot open".into(),
@@ -149,7 +231,20 @@ mod tests {
                 },
                 r#"{"xid":{"gpu":"GPU-1","number":79}}"#,
             ),
-            (Line::Stuck("nvmlInit".into()), r#"{"stuck":"nvmlInit"}"#),
+            (
+                Line::Reading {
+                    count: 2,
+                    driver: None,
+                },
+                r#"{"reading":{"count":2,"driver":null}}"#,
+            ),
+            (
+                Line::At(At {
+                    call: Some("nvmlInit".into()),
+                    ..At::default()
+                }),
+                r#"{"at":{"place":null,"card":null,"call":"nvmlInit"}}"#,
+            ),
             (
                 Line::Failed {
                     kind: Missing::Driver,
@@ -169,6 +264,10 @@ mod tests {
             (b"", ""),
             (b"{\"reading\":{}}", "{\\\"reading\\\":{}}"),
             (b"\xff\xfe", "\u{fffd}\u{fffd}"),
+            (
+                br#"{"reading":{"count":65,"driver":null}}"#,
+                r#"{\"reading\":{\"count\":65,\"driver\":null}}"#,
+            ),
         ] {
             let why = Line::decode(line).unwrap_err();
             assert_eq!(why, format!("spoke nonsense: \"{told}\""));
@@ -177,17 +276,35 @@ mod tests {
     }
 
     #[test]
-    fn a_question_carries_its_patience() {
-        let millis = |millis| Some(Duration::from_millis(millis));
-        for (line, expected) in [
-            (&question(Duration::from_millis(2500)), millis(2500)),
-            (&"read".to_owned(), Some(PATIENCE)),
-            (&"read\n".to_owned(), Some(PATIENCE)),
-            (&"read soon".to_owned(), None),
-            (&"write 5".to_owned(), None),
-            (&String::new(), None),
+    fn a_question_is_a_line() {
+        let question = |millis, suspects: &[u32], tries_suspects| Question {
+            patience: Duration::from_millis(millis),
+            suspects: suspects.to_vec(),
+            tries_suspects,
+        };
+        for (line, asked, order) in [
+            ("read 2500\n", question(2500, &[], true), "0 1 2"),
+            ("read 9 last 1,0\n", question(9, &[1, 0], true), "2 1 0"),
+            ("read 9 last 7\n", question(9, &[7], true), "0 1 2"),
+            ("read 9 without 1\n", question(9, &[1], false), "0 2"),
         ] {
-            assert_eq!(patience(line), expected, "{line:?}");
+            assert_eq!(Question::decode(line), Some(asked.clone()), "{line:?}");
+            assert_eq!(asked.encode(), line);
+            let places: Vec<String> = asked.order(3).map(|place| place.to_string()).collect();
+            assert_eq!(places.join(" "), order, "{line:?}");
+        }
+        assert_eq!(
+            Question::decode("read").map(|asked| asked.patience),
+            Some(PATIENCE)
+        );
+        for line in [
+            "",
+            "write 5",
+            "read soon",
+            "read 5 first 1",
+            "read 5 last one",
+        ] {
+            assert_eq!(Question::decode(line), None, "{line:?}");
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::sysfs::{entries, word};
 use crate::clock::Clock;
 use crate::domain::snapshot::Temperature;
 
@@ -74,12 +75,12 @@ impl Sensors {
 }
 
 fn search(class: &Path) -> Vec<Sensor> {
-    let mut sensors: Vec<Sensor> = folders(&class.join("hwmon"), "hwmon")
+    let mut sensors: Vec<Sensor> = entries(&class.join("hwmon"), "hwmon")
         .iter()
         .flat_map(|chip| hwmon(chip))
         .collect();
     if sensors.is_empty() {
-        let zones = folders(&class.join("thermal"), "thermal_zone");
+        let zones = entries(&class.join("thermal"), "thermal_zone");
         sensors = zones.iter().map(|zone| thermal_zone(zone)).collect();
     }
     sensors.truncate(MOST);
@@ -93,7 +94,7 @@ fn hwmon(chip: &Path) -> Vec<Sensor> {
     if DISKS.contains(&driver.as_str()) {
         return Vec::new();
     }
-    let mut inputs: Vec<PathBuf> = folders(chip, "temp");
+    let mut inputs: Vec<PathBuf> = entries(chip, "temp");
     inputs.retain(|file| file.to_string_lossy().ends_with("_input"));
     let sensor = |input: PathBuf| {
         let name = input.file_name()?.to_str()?.strip_suffix("_input")?;
@@ -131,28 +132,11 @@ fn number_doubles(sensors: &mut [Sensor]) {
     }
 }
 
-/// Entries whose name starts with `prefix`, in an order that does not change.
-fn folders(folder: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-        .map(|entry| entry.path())
-        .collect();
-    found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
-    found
-}
-
 /// Sensors that are not wired up say 0, −128, 255 and the like.
 fn celsius(file: &Path) -> Option<f64> {
     let milli: f64 = word(file)?.parse().ok()?;
     let celsius = milli / 1_000.0;
     (celsius > 0.0 && celsius < 150.0).then_some(celsius)
-}
-
-fn word(file: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.to_owned())
 }
 
 #[cfg(test)]

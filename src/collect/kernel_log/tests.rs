@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::domain::kernel_line::KernelEvent;
+use crate::domain::kernel_event::KernelEvent;
 
 const XID_13: &str = "NVRM: Xid (PCI:0000:01:00): 13, pid=7, name=x, Graphics Exception\n";
 const XID_79: &str = "NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.\n";

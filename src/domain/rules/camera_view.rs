@@ -45,7 +45,7 @@ pub(super) fn merged<'a>(look: Look<'a>) -> Vec<(&'a str, View)> {
         let cameras = source.cameras.iter();
         views.extend(cameras.map(|(id, seen)| (id.as_str(), view(look, source, id, seen))));
     }
-    let first_source = sources().next().map_or("none", |source| source.kind);
+    let first_source = sources().next().map_or("none", |source| source.kind.name());
     views.extend(look.config.cameras.expect.iter().map(|(id, expect)| {
         let not_heard = View {
             source: first_source,
@@ -137,7 +137,7 @@ fn view(look: Look<'_>, source: &CameraSource, id: &str, seen: &CameraSeen) -> V
         (CameraState::Unknown, Some(CameraReason::NotHeard))
     };
     View {
-        source: source.kind,
+        source: source.kind.name(),
         state,
         reason,
         fps,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Look;
+use super::camera_groups::Groups;
 use super::camera_view::{STATUS_HOLDS, View, merged};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
@@ -24,6 +25,7 @@ struct Track {
     state: CameraState,
     reason: Option<CameraReason>,
     since: Timestamp,
+    changed: Moment,
     /// The best that it has delivered: what to expect of it where nobody says.
     best_fps: Option<f64>,
     /// The worse state that it seems to be in, and since when.
@@ -80,6 +82,7 @@ impl CameraMemory {
                 usual_fps: view.expected_fps.or(track.best_fps),
                 last_frame_age_s: view.last_frame_age.map(|age| age.as_secs_f64()),
                 since: track.since,
+                changed: track.changed,
                 reason: track.reason,
             });
             known.push((id, track));
@@ -116,6 +119,7 @@ impl Track {
             state: view.state,
             reason: view.reason,
             since: now.wall,
+            changed: now.moment,
             best_fps: view.fps,
             pending: None,
         }
@@ -167,8 +171,8 @@ impl Track {
 }
 
 /// `camera.down`, `camera.degraded`, `camera.unknown`, `ingest.down`.
-pub fn observe(look: Look<'_>, cameras: &[Camera], found: &mut Found) {
-    for camera in cameras {
+pub fn observe(look: Look<'_>, cameras: &[Camera], groups: &Groups, found: &mut Found) {
+    for camera in cameras.iter().filter(|camera| !groups.holds(camera)) {
         camera_rules(look, camera, found);
     }
     for source in look
@@ -253,7 +257,7 @@ mod tests {
 
     use crate::config::Config;
     use crate::domain::reading::Reading;
-    use crate::domain::snapshot::{CameraSeen, CameraSource, Snapshot, StreamStatus};
+    use crate::domain::snapshot::{CameraSeen, CameraSource, Kind, Snapshot, StreamStatus};
 
     fn at(seconds: u64) -> Now {
         let moment = Moment::after_boot(Duration::from_secs(seconds));
@@ -268,7 +272,7 @@ mod tests {
     fn source(seen: CameraSeen, ingest: Ingest) -> Reading<CameraSource> {
         let cameras = BTreeMap::from([("hole07".to_owned(), seen)]);
         let value = CameraSource {
-            kind: "frigate",
+            kind: Kind::Frigate,
             name: "frigate".into(),
             ingest,
             cameras,
@@ -287,6 +291,9 @@ mod tests {
             host: &Reading::Off,
             gpus: &Reading::Off,
             kernel: &Reading::Off,
+            drives: &Reading::Off,
+            ups: &Reading::Off,
+            checks: &Reading::Off,
             cameras: sources,
         };
         let (mut cameras, _) = memory.settle(Look {

@@ -1,36 +1,67 @@
-//! Rules for GPUs: lost, missing, hung, driver, heat and Xids.
+//! Rules for GPUs: lost, missing, hung, driver; what the rules know of the cards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use super::Look;
+use super::gpu_levels::Levels;
+use super::{Look, gpu_kernel, gpu_levels};
 use crate::config::{Enabled, Expected};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
-use crate::domain::kernel_line::{KernelEvent, KernelFact};
-use crate::domain::memory::RememberedGpu;
+use crate::domain::memory::{Memory, RememberedGpu};
 use crate::domain::moment::Moment;
-use crate::domain::snapshot::{Gpu, GpuState, Gpus, Probe};
-use crate::domain::xid;
+use crate::domain::reading::Reading;
+use crate::domain::snapshot::{Gpu, GpuState, Gpus, KernelLog, PciGpu, Probe};
+use crate::domain::timing::Timing;
 
-/// Different programs that have to hit the same application fault on one card before the card is blamed.
-/// Source: NVIDIA's catalog restarts the application first and runs diagnostics on repetition.
-const BLAMES_THE_CARD: usize = 3;
+/// A process may sleep in the driver so long while a card is reset or a driver loaded.
+const STUCK: Duration = Duration::from_secs(60);
 
-/// Below the card's own slowdown limit, this is where heat is worth a look.
-const BELOW_SLOWDOWN_C: f64 = 5.0;
+/// Answers that take so many times the usual are slow, where they also take longer than `SLOW_LEAST`.
+const SLOW_TIMES: f64 = 10.0;
+const SLOW_LEAST: Duration = Duration::from_secs(1);
 
-/// Where a card does not tell its limit.
-const HOT_C: f64 = 90.0;
+/// The usual time of an answer is the median of so many; the time of now that of the last `LATELY`: single answers are
+/// slow when lasting values are read anew.
+const USUALLY: usize = 16;
+const LATELY: usize = 3;
+
+/// A usual time that is better than the known one by less is no news.
+const USUAL_NEWS: f64 = 0.7;
+
+/// A card that draws more than this share of what it may does so at full power.
+const FULL_POWER: f64 = 0.9;
+
+/// Programs that let go of the cards so long ago did it for another reason.
+const LET_GO: Duration = Duration::from_secs(10 * 60);
 
 /// What the rules know of the cards beyond the latest reading.
 #[derive(Debug, Clone, Default)]
 pub struct GpuMemory {
     /// Cards that have been seen here, by UUID.
     pub inventory: Vec<RememberedGpu>,
+    /// What they measure of themselves.
+    pub levels: Levels,
+    /// The quickest that a whole answer has usually been, in seconds.
+    pub usual_answer_s: Option<f64>,
+    /// The version of the driver that was loaded last.
+    pub driver: Option<String>,
+    /// When another version than the one before was loaded.
+    pub driver_changed: Option<Moment>,
     /// Cards that do not answer now.
     silent: BTreeSet<String>,
+    /// Cards whose driver wants them reset.
+    wanted: BTreeSet<String>,
     /// When a card last came back after it had not answered: faults before that are history.
     recovered: BTreeMap<String, Moment>,
+    /// The latest answers' times.
+    answers: VecDeque<Duration>,
+    /// What the cards drew last, and may draw, in watts.
+    power: BTreeMap<String, (f64, f64)>,
+    /// When programs last used any of the cards.
+    used: Option<Moment>,
+    /// No program uses any of the cards, though all of them are well.
+    unused: bool,
     /// Which reading was taken in last.
     taken_in: Option<Moment>,
 }
@@ -38,42 +69,47 @@ pub struct GpuMemory {
 impl GpuMemory {
     /// What an earlier life of the agent had seen.
     #[must_use]
-    pub fn new(inventory: Vec<RememberedGpu>) -> Self {
+    pub fn new(memory: &Memory) -> Self {
         GpuMemory {
-            inventory,
+            inventory: memory.inventory.clone(),
+            levels: Levels::new(memory.links.clone()),
+            usual_answer_s: memory.usual_answer_s,
+            driver: memory.driver.clone(),
             ..GpuMemory::default()
         }
     }
 
-    /// Takes in one reading: new cards, and those that came back. Returns whether the inventory grew.
-    pub fn take_in(&mut self, gpus: &Gpus, now: Moment) -> bool {
-        if gpus.probe != Probe::Answering {
-            // A driver that does not start or a probe that hangs says nothing of a single card; but once it
-            // answers again, whatever was wrong has been reset or reloaded.
-            if matches!(gpus.probe, Probe::Driver { .. } | Probe::NoLibrary { .. }) {
-                self.silent
-                    .extend(self.inventory.iter().map(|card| card.id.clone()));
-            }
-            return false;
+    /// Takes in which driver the kernel has loaded.
+    pub fn hear(&mut self, kernel: &KernelLog) {
+        if let Some(driver) = &kernel.driver
+            && self.driver.as_ref() != Some(&driver.version)
+        {
+            let before = self.driver.replace(driver.version.clone());
+            self.driver_changed = before.map(|_| driver.loaded).or(self.driver_changed);
         }
-        if gpus.cards_at == self.taken_in {
-            return false;
+    }
+
+    /// Takes in one reading: new cards, and those that came back.
+    pub fn take_in(&mut self, gpus: &Gpus, now: Moment) {
+        // A driver that does not start says nothing of a single card; but once it answers again, whatever was wrong
+        // has been reset or reloaded.
+        if matches!(gpus.probe, Probe::Driver { .. } | Probe::NoLibrary { .. }) {
+            self.silent
+                .extend(self.inventory.iter().map(|card| card.id.clone()));
+            return;
+        }
+        if !names_cards(&gpus.probe) || gpus.cards_at == self.taken_in {
+            return;
         }
         self.taken_in = gpus.cards_at;
-        let known = self.inventory.len();
         for card in &gpus.cards {
             match card.state {
-                GpuState::Ok => {
-                    if self.silent.remove(&card.id) {
-                        self.recovered.insert(card.id.clone(), now);
-                    }
-                    // Only a card that answers can be sure of its own name.
-                    self.remember(card);
-                }
-                GpuState::Lost | GpuState::Hung => {
+                GpuState::Ok => self.answers(card, now),
+                GpuState::Lost => {
                     self.silent.insert(card.id.clone());
                 }
-                GpuState::Unknown => {}
+                // A call that hung and then came back proves no reset.
+                GpuState::Hung | GpuState::Unknown => {}
             }
         }
         for card in &self.inventory {
@@ -81,7 +117,36 @@ impl GpuMemory {
                 self.silent.insert(card.id.clone());
             }
         }
-        self.inventory.len() > known
+        self.count_programs(&gpus.cards, now);
+        if let Some(took) = gpus.took {
+            self.time(took);
+        }
+    }
+
+    /// One card that answers.
+    fn answers(&mut self, card: &Gpu, now: Moment) {
+        let was_reset = match card.recovery_action {
+            Some(0) => self.wanted.remove(&card.id),
+            Some(_) => {
+                self.wanted.insert(card.id.clone());
+                false
+            }
+            None => false,
+        };
+        if self.silent.remove(&card.id) || was_reset {
+            self.recovered.insert(card.id.clone(), now);
+        }
+        // Only a card that answers can be sure of its own name.
+        self.remember(card);
+        self.levels.take_in(card, now);
+        if let (Some(power), Some(limit)) = (card.power_w, card.power_limit_w) {
+            match self.power.get_mut(&card.id) {
+                Some(known) => *known = (power, limit),
+                None => {
+                    self.power.insert(card.id.clone(), (power, limit));
+                }
+            }
+        }
     }
 
     fn remember(&mut self, card: &Gpu) {
@@ -96,70 +161,222 @@ impl GpuMemory {
         });
     }
 
-    /// The card at a PCI address, by UUID where one has been seen there.
-    fn at_pci(&self, pci: &str) -> Subject {
-        let known = self
-            .inventory
+    fn count_programs(&mut self, cards: &[Gpu], now: Moment) {
+        let programs: Option<u32> = cards.iter().map(|card| card.processes).sum();
+        let all_well = cards.iter().all(|card| card.state == GpuState::Ok);
+        self.unused = all_well && programs == Some(0);
+        if programs.is_some_and(|programs| programs > 0) {
+            self.used = Some(now);
+        }
+    }
+
+    fn time(&mut self, took: Duration) {
+        self.answers.push_back(took);
+        if self.answers.len() < USUALLY {
+            return;
+        }
+        let median = median(self.answers.iter().copied()).as_secs_f64();
+        if self
+            .usual_answer_s
+            .is_none_or(|usual| median < usual * USUAL_NEWS)
+        {
+            self.usual_answer_s = Some(median);
+        }
+        self.answers.pop_front();
+    }
+
+    /// The answers of now and the usual ones, where they are slow.
+    fn slow(&self) -> Option<(Duration, Duration)> {
+        let usual = Duration::try_from_secs_f64(self.usual_answer_s?).ok()?;
+        let lately = self.answers.iter().rev().take(LATELY).copied();
+        let now = (LATELY <= self.answers.len()).then(|| median(lately))?;
+        (usual.mul_f64(SLOW_TIMES).max(SLOW_LEAST) < now).then_some((now, usual))
+    }
+
+    /// Cards that drew nearly all they may when they were last read, by id, with the evidence.
+    #[must_use]
+    pub fn at_full_power(&self) -> Vec<(String, String)> {
+        let full = self
+            .power
             .iter()
-            .find(|card| card.pci.as_deref() == Some(pci));
-        Subject::Gpu(known.map_or_else(|| pci.to_owned(), |card| card.id.clone()))
+            .filter(|(_, (power, limit))| limit * FULL_POWER <= *power);
+        full.map(|(id, (power, limit))| {
+            let evidence = format!("it last drew {power:.0} of {limit:.0} W");
+            (id.clone(), evidence)
+        })
+        .collect()
+    }
+
+    /// Whether all programs have just let go of the cards, which are well: containers that have lost their devices.
+    #[must_use]
+    pub fn let_go(&self, now: Moment) -> bool {
+        self.unused && self.used.is_some_and(|used| now - used <= LET_GO)
+    }
+
+    /// The card at a PCI address, by UUID where one has been seen there.
+    pub(super) fn at_pci(&self, pci: &str) -> Subject {
+        self.known_at(pci)
+            .unwrap_or_else(|| Subject::Gpu(pci.to_owned()))
+    }
+
+    /// The card at a PCI address, where one has been seen there.
+    pub(super) fn known_at(&self, pci: &str) -> Option<Subject> {
+        let mut cards = self.inventory.iter();
+        let known = cards.find(|card| card.pci.as_deref() == Some(pci))?;
+        Some(Subject::Gpu(known.id.clone()))
     }
 
     /// Whether something that happened to a card until `last` is history: the card was gone and came back.
-    fn is_history(&self, card: &Subject, last: Moment) -> bool {
+    pub(super) fn is_history(&self, card: &Subject, last: Moment) -> bool {
         let recovered = card.gpu().and_then(|id| self.recovered.get(id));
         recovered.is_some_and(|recovered| *recovered > last)
     }
 }
 
-/// All rules for GPUs.
-pub fn observe(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
-    if let Some(gpus) = look.seen.gpus.value() {
-        probe(look, gpus, memory, found);
-        for card in &gpus.cards {
-            lost(card, found);
-            hot(look, card, found);
-        }
-        missing(look, gpus, memory, found);
-    }
-    kernel_faults(look, memory, found);
-    xids(look, memory, found);
+fn median(times: impl Iterator<Item = Duration>) -> Duration {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// `gpu.driver`, `gpu.hung`, `gpu.probe_crashed`: the cards can't be asked.
+/// All rules for GPUs.
+pub fn observe(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
+    gpu_kernel::xids(look, memory, found);
+    match look.seen.gpus {
+        Reading::Ok { value: gpus, .. } => {
+            probe(look, gpus, memory, found);
+            for card in &gpus.cards {
+                lost(card, found);
+            }
+            missing(look, gpus, memory, found);
+            stuck(look, gpus, found);
+            slow(memory, found);
+            gpu_levels::observe(look, gpus, &memory.levels, found);
+        }
+        Reading::Pending | Reading::Failed { .. } => found.unsure_of(is_of_gpu),
+        Reading::Off => {}
+    }
+    gpu_kernel::faults(look, memory, found);
+}
+
+/// What only a reading of the cards can end.
+fn is_of_gpu(code: Code) -> bool {
+    let of_probe = [
+        Code::GpuLost,
+        Code::GpuMissing,
+        Code::GpuHung,
+        Code::GpuProbeCrashed,
+        Code::GpuDriver,
+        Code::GpuSlowAnswers,
+    ];
+    of_probe.contains(&code) || gpu_levels::CODES.contains(&code)
+}
+
+/// Whether the cards are listed: the probe answers, or its trouble is one card's.
+fn names_cards(probe: &Probe) -> bool {
+    *probe == Probe::Answering || probe.card().is_some()
+}
+
+/// `gpu.driver`, `gpu.hung`, `gpu.probe_crashed`: cards can't be asked.
 fn probe(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Found) {
     let always = look.config.gpu.enabled == Enabled::Always;
     let had_cards = !memory.inventory.is_empty();
-    let failing = |code, advice, evidence| {
-        Observed::state(code, Subject::Gpus, Severity::Failing, advice, evidence)
+    let mut driver = |advice, evidence| {
+        let (code, severity) = (Code::GpuDriver, Severity::Failing);
+        found.push(Observed::state(
+            code,
+            Subject::Gpus,
+            severity,
+            advice,
+            evidence,
+        ));
     };
     match &gpus.probe {
-        Probe::Answering => {}
-        Probe::NoLibrary { why } => {
-            if always || had_cards {
-                let evidence = format!("NVML can't be loaded: {why}");
-                found.push(failing(Code::GpuDriver, Advice::Inspect, evidence));
-            }
+        Probe::NoLibrary { why } if always || had_cards => {
+            driver(Advice::Inspect, format!("NVML can't be loaded: {why}"));
         }
-        Probe::Driver { why } => {
-            if always || had_cards || !gpus.pci.is_empty() || !look.config.gpu.library.is_empty() {
-                let evidence = format!("NVML does not start: {why}");
-                found.push(failing(Code::GpuDriver, Advice::Reboot, evidence));
-            }
+        Probe::Driver { why }
+            if always
+                || had_cards
+                || !gpus.pci.is_empty()
+                || !look.config.gpu.library.is_empty() =>
+        {
+            driver(Advice::Reboot, format!("NVML does not start: {why}"));
         }
-        Probe::Hung { call, .. } => {
+        Probe::Answering
+        | Probe::NoLibrary { .. }
+        | Probe::Driver { .. }
+        | Probe::Hung { .. }
+        | Probe::Crashed { .. } => {}
+    }
+    // The latest trouble is among the pinned ones, unless it is no single card's.
+    let troubles = || {
+        let other = (!gpus.troubles.contains(&gpus.probe)).then_some(&gpus.probe);
+        gpus.troubles.iter().chain(other)
+    };
+    for trouble in troubles() {
+        if let Probe::Hung { call, .. } = trouble {
             let call = call.as_deref().unwrap_or("NVML");
-            let evidence = format!(
-                "{call} did not answer within {}",
-                crate::config::units::format_duration(look.config.gpu.deadline)
-            );
-            found.push(failing(Code::GpuHung, Advice::Reboot, evidence));
+            let limit = crate::config::units::format_duration(look.config.gpu.deadline);
+            found.push(Observed::state(
+                Code::GpuHung,
+                blamed(trouble),
+                Severity::Failing,
+                Advice::Reboot,
+                format!("{call} did not answer within {limit}"),
+            ));
         }
-        Probe::Crashed { how, count, at } => {
-            let evidence = format!("the GPU probe {how}");
-            let crash = failing(Code::GpuProbeCrashed, Advice::Inspect, evidence);
-            found.push(crash.held(*count, *at, *at));
+    }
+    crashed(gpus, troubles(), found);
+}
+
+/// The card that trouble is pinned to, or all.
+fn blamed(trouble: &Probe) -> Subject {
+    let card = trouble.card().map(str::to_owned);
+    card.map_or(Subject::Gpus, Subject::Gpu)
+}
+
+/// `gpu.probe_crashed`. A library that crashes is no proof of dead hardware, so the first times count little; and a
+/// crash that belongs to no card costs the healthy ones nothing, as long as one can still be read.
+fn crashed<'a>(gpus: &Gpus, troubles: impl Iterator<Item = &'a Probe>, found: &mut Found) {
+    let limit = Timing::window(Code::GpuProbeCrashed).count;
+    let mut crashes = Vec::new();
+    for trouble in troubles {
+        if let Probe::Crashed {
+            how,
+            count,
+            call,
+            at,
+            ..
+        } = trouble
+        {
+            let evidence = match call {
+                Some(call) => format!("the GPU probe {how} in {call}"),
+                None => format!("the GPU probe {how}"),
+            };
+            crashes.push((blamed(trouble), *count, *at, evidence));
         }
+    }
+    let total: u64 = crashes.iter().map(|(_, count, ..)| count).sum();
+    let blind = !gpus.cards.iter().any(|card| card.state == GpuState::Ok);
+    // One that several cards, or none, have a part in is the library's.
+    let shared = crashes.len() > 1
+        || crashes
+            .iter()
+            .any(|(subject, ..)| *subject == Subject::Gpus);
+    if blind && shared && total >= limit {
+        let latest = crashes.pop();
+        crashes.clear();
+        crashes.extend(latest.map(|(.., at, evidence)| (Subject::Gpus, total, at, evidence)));
+    }
+    for (subject, count, at, evidence) in crashes {
+        let severity = match count >= limit && (blind || subject != Subject::Gpus) {
+            true => Severity::Failing,
+            false => Severity::Degraded,
+        };
+        let code = Code::GpuProbeCrashed;
+        let crash = Observed::state(code, subject, severity, Advice::Inspect, evidence);
+        found.push(crash.held(count, at, at));
     }
 }
 
@@ -183,8 +400,8 @@ fn lost(card: &Gpu, found: &mut Found) {
 
 /// `gpu.missing`: fewer cards than there should be.
 fn missing(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Found) {
-    if gpus.probe != Probe::Answering {
-        return;
+    if !names_cards(&gpus.probe) {
+        return found.unsure_of(|code| code == Code::GpuMissing);
     }
     let mut miss = |subject, evidence| {
         found.push(Observed::state(
@@ -201,10 +418,9 @@ fn missing(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Found) {
                 if !gpus.cards.iter().any(|seen| seen.id == card.id) {
                     let name = card.name.as_deref().unwrap_or("GPU");
                     let pci = card.pci.as_deref().unwrap_or("an unknown slot");
-                    miss(
-                        Subject::Gpu(card.id.clone()),
-                        format!("{name} in {pci} is no longer listed"),
-                    );
+                    let bus = on_the_bus(gpus, card.pci.as_deref());
+                    let subject = Subject::Gpu(card.id.clone());
+                    miss(subject, format!("{name} in {pci} is no longer listed{bus}"));
                 }
             }
             if look.config.gpu.enabled == Enabled::Always
@@ -226,139 +442,68 @@ fn missing(look: Look<'_>, gpus: &Gpus, memory: &GpuMemory, found: &mut Found) {
     }
 }
 
-/// `gpu.hot`.
-fn hot(look: Look<'_>, card: &Gpu, found: &mut Found) {
-    let Some(temperature) = card.temperature_c else {
-        return;
+/// What the PCI bus shows where a card should be.
+fn on_the_bus(gpus: &Gpus, pci: Option<&str>) -> String {
+    let Some(pci) = pci else {
+        return String::new();
     };
-    let limit = look
-        .config
-        .judge
-        .gpu_celsius
-        .map(f64::from)
-        .or_else(|| card.slowdown_c.map(|slowdown| slowdown - BELOW_SLOWDOWN_C))
-        .unwrap_or(HOT_C);
-    if temperature >= limit {
-        let evidence = format!("{temperature:.0} °C, hot from {limit:.0} °C");
-        let subject = Subject::Gpu(card.id.clone());
+    let there = gpus.bus.iter().find(|there| there.pci == pci);
+    match there {
+        Some(PciGpu {
+            answers: Some(false),
+            ..
+        }) => "; it is on the PCI bus and does not answer there".to_owned(),
+        Some(PciGpu { driver: None, .. }) => {
+            "; it is on the PCI bus, and no driver holds it".to_owned()
+        }
+        Some(PciGpu {
+            driver: Some(driver),
+            ..
+        }) => format!("; it is on the PCI bus, held by {driver}"),
+        None if gpus.bus.is_empty() => String::new(),
+        None => "; the PCI bus does not show it either".to_owned(),
+    }
+}
+
+/// `gpu.hung`: programs sleep in the driver and can't be killed, though the driver answers us.
+fn stuck(look: Look<'_>, gpus: &Gpus, found: &mut Found) {
+    let stuck: Vec<String> = gpus
+        .stuck
+        .iter()
+        .filter(|process| STUCK <= look.now.moment - process.since)
+        .map(|process| format!("{} ({})", process.name, process.pid))
+        .collect();
+    if !stuck.is_empty() {
+        let evidence = format!(
+            "sleeping in NVIDIA's driver for more than a minute: {}",
+            stuck.join(", ")
+        );
+        let (code, severity, advice) = (Code::GpuHung, Severity::Degraded, Advice::Reboot);
         found.push(Observed::state(
-            Code::GpuHot,
-            subject,
-            Severity::Degraded,
-            Advice::Inspect,
+            code,
+            Subject::Gpus,
+            severity,
+            advice,
             evidence,
         ));
     }
 }
 
-/// `gpu.lost` and `gpu.driver` from kernel lines without an Xid; they hold until the card has come back.
-fn kernel_faults(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
-    let Some(kernel) = look.seen.kernel.value() else {
-        return;
-    };
-    for fact in &kernel.facts {
-        let (code, pci) = match &fact.event {
-            KernelEvent::GpuFellOff { pci } => (Code::GpuLost, pci),
-            KernelEvent::GpuInitFailed { pci } => (Code::GpuDriver, pci),
-            KernelEvent::Xid { .. }
-            | KernelEvent::GpuDriverLoaded
-            | KernelEvent::OutOfMemory
-            | KernelEvent::DiskIo { .. }
-            | KernelEvent::FilesystemReadonly { .. } => continue,
-        };
-        let subject = pci.as_ref().map_or(Subject::Gpus, |pci| memory.at_pci(pci));
-        let known_by_nvml = found
-            .observed
-            .iter()
-            .any(|seen| seen.code == code && seen.subject == subject);
-        if !known_by_nvml && !memory.is_history(&subject, fact.last) {
-            found.push(
-                Observed::state(
-                    code,
-                    subject,
-                    Severity::Failing,
-                    Advice::Reboot,
-                    fact.evidence.clone(),
-                )
-                .held(fact.count, fact.first, fact.last),
-            );
-        }
-    }
-}
-
-/// `gpu.xid.<N>`: what the kernel and NVML report, judged by NVIDIA's catalog.
-fn xids(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
-    let mut totals: BTreeMap<(u32, Subject), XidSeen<'_>> = BTreeMap::new();
-    if let Some(kernel) = look.seen.kernel.value() {
-        for fact in &kernel.facts {
-            if let KernelEvent::Xid { pci, number } = &fact.event {
-                totals.insert((*number, memory.at_pci(pci)), XidSeen::kernel(fact));
-            }
-        }
-    }
-    if let Some(gpus) = look.seen.gpus.value() {
-        for total in &gpus.xids {
-            let seen = XidSeen {
-                count: total.count,
-                first: total.first,
-                last: total.last,
-                fact: None,
-            };
-            totals
-                .entry((total.number, Subject::Gpu(total.gpu.clone())))
-                .and_modify(|both| both.merge(&seen))
-                .or_insert(seen);
-        }
-    }
-    for ((number, subject), seen) in totals {
-        let evidence = seen.fact.map_or("", |fact| fact.evidence.as_str());
-        let (mut severity, mut advice) = xid::judge(number, evidence);
-        let persists = xid::persists(number);
-        if persists && memory.is_history(&subject, seen.last) {
-            continue;
-        }
-        let programs = seen.fact.map_or(0, |fact| fact.processes.len());
-        if severity == Severity::Info && advice == Advice::RestartApp && programs >= BLAMES_THE_CARD
-        {
-            (severity, advice) = (Severity::Degraded, Advice::Inspect);
-        }
-        let evidence = if evidence.is_empty() {
-            format!("NVML: Xid {number} ({})", xid::look_up(number).name)
-        } else {
-            evidence.to_owned()
-        };
-        let xid = Observed::state(Code::GpuXid(number), subject, severity, advice, evidence);
-        let XidSeen {
-            count, first, last, ..
-        } = seen;
-        found.push(match persists {
-            true => xid.held(count, first, last),
-            false => xid.events(count, first, last),
-        });
-    }
-}
-
-/// One Xid of one card, from whichever of the two sources saw it; both see the same events.
-struct XidSeen<'a> {
-    count: u64,
-    first: Moment,
-    last: Moment,
-    fact: Option<&'a KernelFact>,
-}
-
-impl<'a> XidSeen<'a> {
-    fn kernel(fact: &'a KernelFact) -> Self {
-        XidSeen {
-            count: fact.count,
-            first: fact.first,
-            last: fact.last,
-            fact: Some(fact),
-        }
-    }
-
-    fn merge(&mut self, other: &XidSeen<'_>) {
-        self.count = self.count.max(other.count);
-        self.first = self.first.min(other.first);
-        self.last = self.last.max(other.last);
+/// `gpu.slow_answers`: the driver is busy with something else, often with a card that is about to go.
+fn slow(memory: &GpuMemory, found: &mut Found) {
+    if let Some((now, usual)) = memory.slow() {
+        let evidence = format!(
+            "NVML takes {:.1} s to answer, usually {:.0} ms",
+            now.as_secs_f64(),
+            usual.as_secs_f64() * 1000.0
+        );
+        let (code, severity, advice) = (Code::GpuSlowAnswers, Severity::Degraded, Advice::Inspect);
+        found.push(Observed::state(
+            code,
+            Subject::Gpus,
+            severity,
+            advice,
+            evidence,
+        ));
     }
 }

@@ -1,57 +1,462 @@
 //! Rules for the server: disks, memory, and what the kernel says of them.
 
 use jiff::SignedDuration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::Look;
+use super::gpu::GpuMemory;
+use super::{Look, host_kernel, host_parts};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
-use crate::domain::kernel_line::{KernelEvent, KernelFact};
+use crate::domain::memory::{Machine, Restart};
+use crate::domain::moment::Moment;
 use crate::domain::reading::Reading;
-use crate::domain::snapshot::{Disk, Host};
+use crate::domain::rise::Rise;
+use crate::domain::snapshot::{Disk, Drive, Host, Network, RaidArray};
+use crate::domain::timing::Timing;
 
 /// A clock that is off by less is as right as clocks are.
 const CLOCK_INFO: SignedDuration = SignedDuration::from_secs(5);
 
+/// A clock that is being set may jump more than once.
+const CLOCK_HOLD: Duration = Duration::from_secs(10);
+
 /// From here on it is on its way to 5 minutes, where AWS refuses signatures.
 const CLOCK_DEGRADED: SignedDuration = SignedDuration::from_secs(60);
+
+/// The whole machine waits for its disks this share of a minute.
+const IO_STALL_PERCENT: f64 = 60.0;
+
+/// The whole machine waits for memory this share of a minute.
+const MEMORY_STALL_PERCENT: f64 = 20.0;
+
+/// Memory has to be short for so long: builds and page-cache bursts are no trouble.
+const FULL_HOLD: Duration = Duration::from_secs(60);
+
+/// A stall has to last so long; copies and updates stall a machine too.
+const STALL_HOLD: Duration = Duration::from_secs(5 * 60);
+
+/// A clock that nobody has kept for so long is off by no more than this, as the kernel reckons (node_exporter's mixin).
+const UNKEPT_S: f64 = 16.0;
+
+/// That nobody keeps it is told after so long: a time daemon needs its time to start.
+const UNKEPT_HOLD: Duration = Duration::from_secs(10 * 60);
+
+/// Share of bad packets from which a link is bad, and how many there have to be (node_exporter's mixin: 1 %).
+const BAD_PACKETS: f64 = 0.01;
+const LEAST_BAD_PACKETS: u64 = 100;
+
+/// A link's errors are counted over so long.
+const PACKETS_WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// What the rules know of the server beyond the latest reading.
 #[derive(Debug, Clone, Default)]
 pub struct HostMemory {
+    /// Disks, network interfaces and memory that have been seen here.
+    pub machine: Machine,
+    /// The restarts that nobody asked for, oldest first.
+    pub restarts: Vec<Restart>,
+    boot: String,
     /// Mount points that have been writable.
     writable: BTreeSet<String>,
+    /// Network interfaces that have had a link.
+    linked: BTreeSet<String>,
+    counters: BTreeMap<Counter, Rise>,
+    throttled: Option<Throttled>,
+    /// Which reading was taken in last.
+    taken_in: Option<Moment>,
+}
+
+/// A running total of the server.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Counter {
+    Corrected(String),
+    Uncorrected(String),
+    Carrier(String),
+    Errors(String),
+    Packets(String),
+    Throttles,
+}
+
+/// Readings in which the processor had been slowed down.
+#[derive(Debug, Clone, Copy)]
+struct Throttled {
+    count: u64,
+    first: Moment,
+    last: Moment,
 }
 
 impl HostMemory {
-    /// Takes in one reading.
-    pub fn take_in(&mut self, host: &Host) {
+    /// What an earlier life of the agent had seen.
+    #[must_use]
+    pub fn new(machine: Machine, restarts: Vec<Restart>, boot: String) -> Self {
+        HostMemory {
+            machine,
+            restarts,
+            boot,
+            ..HostMemory::default()
+        }
+    }
+
+    /// Takes in the reading of `at`.
+    pub fn take_in(&mut self, host: &Host, at: Moment) {
+        if self.taken_in.replace(at) == Some(at) {
+            return;
+        }
         for disk in &host.disks {
             if !disk.read_only && !self.writable.contains(&disk.mount) {
                 self.writable.insert(disk.mount.clone());
             }
         }
+        host_parts::remember(host, &mut self.machine);
+        self.count(host, at);
+    }
+
+    fn count(&mut self, host: &Host, at: Moment) {
+        let ecc = Timing::window(Code::HostMemoryEcc).within;
+        for controller in &host.memory_controllers {
+            let name = || controller.name.clone();
+            self.rise(Counter::Corrected(name()), controller.corrected, ecc, at);
+            self.rise(
+                Counter::Uncorrected(name()),
+                controller.uncorrected,
+                ecc,
+                at,
+            );
+        }
+        let flaps = Timing::window(Code::HostNic).within;
+        for nic in host.networks.iter().filter(|nic| nic.physical) {
+            let name = || nic.name.clone();
+            if nic.up == Some(true) && !self.linked.contains(&nic.name) {
+                self.linked.insert(name());
+            }
+            for (counter, total, window) in [
+                (Counter::Carrier(name()), nic.carrier_changes_total, flaps),
+                (Counter::Errors(name()), nic.errors_total, PACKETS_WINDOW),
+                (Counter::Packets(name()), nic.packets_total, PACKETS_WINDOW),
+            ] {
+                if let Some(total) = total {
+                    self.rise(counter, total, window, at);
+                }
+            }
+        }
+        let hot = Timing::window(Code::HostCpuThrottled);
+        if let Some(total) = host.cpu_throttles_total
+            && self.rise(Counter::Throttles, total, hot.within, at)
+        {
+            let before = self
+                .throttled
+                .filter(|throttled| at - throttled.last <= hot.within);
+            self.throttled = Some(Throttled {
+                count: before.map_or(1, |throttled| throttled.count + 1),
+                first: before.map_or(at, |throttled| throttled.first),
+                last: at,
+            });
+        }
+    }
+
+    /// Takes in a total; returns whether it has risen since the one before.
+    fn rise(&mut self, counter: Counter, total: u64, window: Duration, at: Moment) -> bool {
+        let rise = self.counters.entry(counter).or_default();
+        rise.take_in(total, window, at)
+    }
+
+    fn risen(&self, counter: &Counter) -> u64 {
+        self.counters.get(counter).map_or(0, |rise| rise.within().0)
     }
 }
 
 /// All rules for the server.
-pub fn observe(look: Look<'_>, memory: &HostMemory, found: &mut Found) {
-    if let Some(host) = look.seen.host.value() {
-        for disk in &host.disks {
-            disk_full(look, disk, found);
-            turned_readonly(disk, memory, found);
+pub fn observe(look: Look<'_>, memory: &HostMemory, gpus: &GpuMemory, found: &mut Found) {
+    match look.seen.host {
+        Reading::Ok { value: host, .. } => {
+            for disk in &host.disks {
+                disk_full(look, disk, found);
+                turned_readonly(disk, memory, found);
+            }
+            for drive in &host.drives {
+                given_up(host, drive, found);
+            }
+            for array in &host.raids {
+                raid_degraded(host, array, found);
+            }
+            for nic in &host.networks {
+                link(nic, memory, found);
+            }
+            memory_short(look, host, found);
+            memory_errors(host, memory, found);
+            stalls(host, found);
+            throttled(memory, found);
+            host_parts::missing(host, &memory.machine, found);
         }
-        memory_short(look, host, found);
+        Reading::Pending | Reading::Failed { .. } => found.unsure_of(is_level_of_host),
+        Reading::Off => {}
     }
-    if let Some(kernel) = look.seen.kernel.value() {
-        for fact in &kernel.facts {
-            out_of_memory(fact, found);
-            disk_io(look, fact, found);
-            kernel_readonly(look, fact, found);
-        }
+    match look.seen.kernel.value() {
+        Some(log) => host_kernel::observe(look, log, gpus, found),
+        None => found.unsure_of(is_of_kernel),
     }
+    host_parts::wear(look, found);
+    host_parts::power(look, found);
+    host_parts::checks(look, found);
     kernel_log(look, found);
     clock(look, found);
+    unclean_restart(memory, found);
+}
+
+/// What only a reading of the host can end.
+fn is_level_of_host(code: Code) -> bool {
+    matches!(
+        code,
+        Code::HostDiskFull
+            | Code::HostDiskIo
+            | Code::HostDiskMissing
+            | Code::HostFsReadonly
+            | Code::HostMemory
+            | Code::HostMemoryMissing
+            | Code::HostMemoryEcc
+            | Code::HostCpuThrottled
+            | Code::HostNic
+    )
+}
+
+/// What only the kernel log can end.
+fn is_of_kernel(code: Code) -> bool {
+    matches!(
+        code,
+        Code::GpuXid(_)
+            | Code::HostOom
+            | Code::HostDiskIo
+            | Code::HostMachineCheck
+            | Code::HostMemoryEcc
+            | Code::HostPcieErrors
+            | Code::HostHungTask
+    )
+}
+
+/// `host.disk_io`: the kernel has taken a disk out of service.
+fn given_up(host: &Host, drive: &Drive, found: &mut Found) {
+    const GONE: [&str; 4] = ["offline", "transport-offline", "dead", "deleting"];
+    let Some(state) = drive.state.as_deref().filter(|state| GONE.contains(state)) else {
+        return;
+    };
+    let carries_us = host.disks.iter().any(|disk| is_on(disk, &drive.name));
+    let severity = match carries_us {
+        true => Severity::Failing,
+        false => Severity::Degraded,
+    };
+    let evidence = format!(
+        "the kernel has taken {} out of service ({state})",
+        drive.name
+    );
+    let subject = Subject::Disk(drive.name.clone());
+    found.push(Observed::state(
+        Code::HostDiskIo,
+        subject,
+        severity,
+        Advice::Replace,
+        evidence,
+    ));
+}
+
+/// `host.disk_io`: a RAID without all its disks carries on; one that is broken does not.
+fn raid_degraded(host: &Host, array: &RaidArray, found: &mut Found) {
+    let missing = array.missing.unwrap_or(0);
+    let broken = array.state.as_deref() == Some("broken");
+    if missing == 0 && !broken {
+        return;
+    }
+    let carries_us = host.disks.iter().any(|disk| is_on(disk, &array.name));
+    let severity = match broken && carries_us {
+        true => Severity::Failing,
+        false => Severity::Degraded,
+    };
+    let name = &array.name;
+    let evidence = match (broken, array.disks, array.action.as_deref()) {
+        (true, _, _) => format!("{name} is broken"),
+        (false, Some(disks), Some("recover" | "resync")) => {
+            format!("{name} lacks {missing} of {disks} disks and is being rebuilt")
+        }
+        (false, Some(disks), _) => format!("{name} lacks {missing} of {disks} disks"),
+        (false, None, _) => format!("{name} lacks {missing} disks"),
+    };
+    let subject = Subject::Disk(name.clone());
+    found.push(Observed::state(
+        Code::HostDiskIo,
+        subject,
+        severity,
+        Advice::Replace,
+        evidence,
+    ));
+}
+
+/// `host.nic`: a link that was there and is gone, that comes and goes, or that is full of errors.
+fn link(nic: &Network, memory: &HostMemory, found: &mut Found) {
+    if !nic.physical {
+        return;
+    }
+    let name = || nic.name.clone();
+    let limit = Timing::window(Code::HostNic);
+    // Each loss is two changes: away and back.
+    let losses = memory.risen(&Counter::Carrier(name())).div_ceil(2);
+    let (bad, all) = (
+        memory.risen(&Counter::Errors(name())),
+        memory.risen(&Counter::Packets(name())),
+    );
+    let evidence = if nic.up == Some(false) && memory.linked.contains(&nic.name) {
+        format!("{} has lost its link", nic.name)
+    } else if limit.count <= losses {
+        let minutes = limit.within.as_secs() / 60;
+        format!(
+            "{} has lost its link {losses} times within {minutes} min",
+            nic.name
+        )
+    } else if LEAST_BAD_PACKETS <= bad && BAD_PACKETS <= bad as f64 / all.max(bad) as f64 {
+        format!(
+            "{}: {bad} of {all} packets were bad within 10 min",
+            nic.name
+        )
+    } else {
+        return;
+    };
+    let (severity, advice) = (Severity::Degraded, Advice::Inspect);
+    let subject = Subject::Nic(name());
+    found.push(Observed::state(
+        Code::HostNic,
+        subject,
+        severity,
+        advice,
+        evidence,
+    ));
+}
+
+/// `host.memory_ecc` by the counters of the memory controllers.
+fn memory_errors(host: &Host, memory: &HostMemory, found: &mut Found) {
+    let limit = Timing::window(Code::HostMemoryEcc).count;
+    for controller in &host.memory_controllers {
+        let name = || controller.name.clone();
+        let bad = memory.risen(&Counter::Uncorrected(name()));
+        let corrected = memory.risen(&Counter::Corrected(name()));
+        let (severity, evidence) = if bad > 0 {
+            (
+                Severity::Failing,
+                format!("{bad} errors within a day that could not be corrected"),
+            )
+        } else if limit <= corrected {
+            (
+                Severity::Degraded,
+                format!("{corrected} corrected errors within a day"),
+            )
+        } else {
+            continue;
+        };
+        let (subject, advice) = (Subject::Memory(name()), Advice::Replace);
+        found.push(Observed::state(
+            Code::HostMemoryEcc,
+            subject,
+            severity,
+            advice,
+            evidence,
+        ));
+    }
+}
+
+/// `host.memory` and `host.disk_io` by what all programs together wait for.
+fn stalls(host: &Host, found: &mut Found) {
+    let Some(pressure) = host.pressure else {
+        return;
+    };
+    for (code, share, limit, what) in [
+        (
+            Code::HostMemory,
+            pressure.memory_full_percent,
+            MEMORY_STALL_PERCENT,
+            "memory",
+        ),
+        (
+            Code::HostDiskIo,
+            pressure.io_full_percent,
+            IO_STALL_PERCENT,
+            "a disk",
+        ),
+    ] {
+        if let Some(share) = share.filter(|share| limit <= *share) {
+            let evidence = format!("all programs waited for {what} {share:.0} % of a minute");
+            let (severity, advice) = (Severity::Degraded, Advice::Inspect);
+            let stall = Observed::state(code, Subject::Host, severity, advice, evidence);
+            found.push(stall.after(STALL_HOLD));
+        }
+    }
+}
+
+/// `host.cpu_throttled` by the processor's own counters.
+fn throttled(memory: &HostMemory, found: &mut Found) {
+    let Some(Throttled { count, first, last }) = memory.throttled else {
+        return;
+    };
+    let limit = Timing::window(Code::HostCpuThrottled).count;
+    let (severity, advice) = match limit <= count {
+        true => (Severity::Degraded, Advice::Inspect),
+        false => (Severity::Info, Advice::None),
+    };
+    let evidence = format!("the processor was slowed down for its heat in {count} readings");
+    let (code, subject) = (Code::HostCpuThrottled, Subject::Host);
+    let throttled = Observed::state(code, subject, severity, advice, evidence);
+    found.push(throttled.events(count, first, last));
+}
+
+/// `host.unclean_restart`: this boot began without anybody having asked for it.
+fn unclean_restart(memory: &HostMemory, found: &mut Found) {
+    let Some(latest) = memory
+        .restarts
+        .last()
+        .filter(|latest| latest.boot == memory.boot)
+    else {
+        return;
+    };
+    let window = Timing::window(Code::HostUncleanRestart);
+    let near = memory.restarts.iter().filter(|restart| {
+        let before = latest.began.duration_since(restart.began);
+        before.unsigned_abs() <= window.within
+    });
+    let count = near.count() as u64;
+    let away = latest.last.map_or_else(
+        || "nobody knows for how long".to_owned(),
+        |last| {
+            format!(
+                "{} after the last sign of life",
+                in_words(latest.began.duration_since(last))
+            )
+        },
+    );
+    let (severity, why) = match (&latest.panic, latest.on_battery) {
+        (Some(panic), _) => (
+            Severity::Degraded,
+            format!("the kernel had panicked: {panic}"),
+        ),
+        (None, true) => (
+            Severity::Info,
+            "the UPS was on battery: its power ran out".to_owned(),
+        ),
+        (None, false) => (
+            Severity::Info,
+            "no panic is on record: power, a reset, or a freeze".to_owned(),
+        ),
+    };
+    let often = window.count <= count;
+    let severity = if often { Severity::Degraded } else { severity };
+    let again = match count {
+        1 => String::new(),
+        count => format!("; {count} times within a day"),
+    };
+    let evidence = format!("the server started again, {away}; {why}{again}");
+    let advice = match severity {
+        Severity::Info => Advice::None,
+        Severity::Degraded | Severity::Failing => Advice::Inspect,
+    };
+    let (code, subject) = (Code::HostUncleanRestart, Subject::Host);
+    let restart = Observed::state(code, subject, severity, advice, evidence);
+    found.push(restart.events(count, Moment::BOOT, Moment::BOOT));
 }
 
 /// `host.disk_full`.
@@ -102,75 +507,14 @@ fn memory_short(look: Look<'_>, host: &Host, found: &mut Found) {
     let limit = look.config.judge.memory_percent;
     if let Some(used) = host.memory_used_percent.filter(|used| *used >= limit) {
         let evidence = format!("{used:.1} % of memory in use, limit {limit} %");
-        found.push(Observed::state(
+        let full = Observed::state(
             Code::HostMemory,
             Subject::Host,
             Severity::Degraded,
             Advice::Inspect,
             evidence,
-        ));
-    }
-}
-
-/// `host.oom`.
-fn out_of_memory(fact: &KernelFact, found: &mut Found) {
-    if fact.event == KernelEvent::OutOfMemory {
-        found.push(event(
-            Code::HostOom,
-            Subject::Host,
-            Severity::Degraded,
-            Advice::RestartApp,
-            fact,
-        ));
-    }
-}
-
-/// `host.disk_io`: a mounted disk that is gone is failing, until the next boot.
-fn disk_io(look: Look<'_>, fact: &KernelFact, found: &mut Found) {
-    let KernelEvent::DiskIo { device, gone } = &fact.event else {
-        return;
-    };
-    let carries_us = look
-        .seen
-        .host
-        .value()
-        .is_some_and(|host| host.disks.iter().any(|disk| is_on(disk, device)));
-    let subject = Subject::Disk(device.clone());
-    found.push(if *gone && carries_us {
-        let (severity, advice) = (Severity::Failing, Advice::Replace);
-        let gone = event(Code::HostDiskIo, subject, severity, advice, fact);
-        gone.held(fact.count, fact.first, fact.last)
-    } else {
-        let (severity, advice) = (Severity::Degraded, Advice::Inspect);
-        event(Code::HostDiskIo, subject, severity, advice, fact)
-    });
-}
-
-/// `host.fs_readonly` in the kernel's words, until the file system is seen writable again.
-fn kernel_readonly(look: Look<'_>, fact: &KernelFact, found: &mut Found) {
-    let KernelEvent::FilesystemReadonly { device } = &fact.event else {
-        return;
-    };
-    let mounted = match look.seen.host {
-        Reading::Ok { value, at } if *at > fact.last => {
-            value.disks.iter().find(|disk| is_on(disk, device))
-        }
-        Reading::Ok { .. } | Reading::Pending | Reading::Off | Reading::Failed { .. } => None,
-    };
-    match mounted {
-        // Seen writable since, or told of by its mount point already.
-        Some(disk) if !disk.read_only || disk.remounts_on_error => {}
-        Some(_) | None => {
-            let (subject, severity) = (Subject::Disk(device.clone()), Severity::Failing);
-            let given_up = event(
-                Code::HostFsReadonly,
-                subject,
-                severity,
-                Advice::Inspect,
-                fact,
-            );
-            found.push(given_up.held(fact.count, fact.first, fact.last));
-        }
+        );
+        found.push(full.after(FULL_HOLD));
     }
 }
 
@@ -205,34 +549,33 @@ fn kernel_log(look: Look<'_>, found: &mut Found) {
     }
 }
 
-/// `host.clock`.
+/// `host.clock`: off by AWS's time, or kept by nobody.
 fn clock(look: Look<'_>, found: &mut Found) {
-    let Some(ahead) = look
-        .around
-        .clock_offset
-        .filter(|ahead| ahead.abs() >= CLOCK_INFO)
-    else {
-        return;
+    let seen = |severity, evidence| {
+        let (code, subject, advice) = (Code::HostClock, Subject::Host, Advice::Inspect);
+        Observed::state(code, subject, severity, advice, evidence)
     };
-    let severity = if ahead.abs() >= CLOCK_DEGRADED {
-        Severity::Degraded
-    } else {
-        Severity::Info
-    };
-    let way = if ahead.is_positive() {
-        "behind"
-    } else {
-        "ahead of"
-    };
-    let evidence = format!("this machine's clock is {} {way} AWS's", in_words(ahead));
-    let clock = Observed::state(
-        Code::HostClock,
-        Subject::Host,
-        severity,
-        Advice::Inspect,
-        evidence,
-    );
-    found.push(clock);
+    let offset = look.around.clock_offset;
+    if let Some(ahead) = offset.filter(|ahead| CLOCK_INFO <= ahead.abs()) {
+        let severity = if ahead.abs() >= CLOCK_DEGRADED {
+            Severity::Degraded
+        } else {
+            Severity::Info
+        };
+        let way = if ahead.is_positive() {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        let evidence = format!("this machine's clock is {} {way} AWS's", in_words(ahead));
+        found.push(seen(severity, evidence).after(CLOCK_HOLD));
+    } else if let Some(clock) = look.seen.host.value().and_then(|host| host.clock)
+        && !clock.synchronized
+        && UNKEPT_S <= clock.max_error_s
+    {
+        let evidence = "nobody keeps this machine's clock right (NTP)".to_owned();
+        found.push(seen(Severity::Info, evidence).after(UNKEPT_HOLD));
+    }
 }
 
 /// A length of time by its two largest units, `3 h 12 min`; the sign is left to the words around it.
@@ -253,19 +596,8 @@ fn in_words(length: SignedDuration) -> String {
     words.join(" ")
 }
 
-fn event(
-    code: Code,
-    subject: Subject,
-    severity: Severity,
-    advice: Advice,
-    fact: &KernelFact,
-) -> Observed {
-    Observed::state(code, subject, severity, advice, fact.evidence.clone())
-        .events(fact.count, fact.first, fact.last)
-}
-
 /// Whether a mounted file system lies on a device the kernel named: itself, or a partition or namespace of it.
-fn is_on(disk: &Disk, device: &str) -> bool {
+pub(super) fn is_on(disk: &Disk, device: &str) -> bool {
     let name = disk.device.rsplit('/').next().unwrap_or(&disk.device);
     match name.strip_prefix(device) {
         Some("") => true,

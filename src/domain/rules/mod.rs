@@ -1,10 +1,15 @@
 //! Snapshot + memory → what is wrong now; one function a rule.
 
 pub mod agent;
+pub mod camera_groups;
 mod camera_view;
 pub mod cameras;
 pub mod gpu;
+mod gpu_kernel;
+pub mod gpu_levels;
 pub mod host;
+mod host_kernel;
+mod host_parts;
 
 use super::judge::Surroundings;
 use super::moment::Now;

@@ -232,16 +232,26 @@ pub(crate) fn ecc_errors(
     }
 }
 
-/// All errors are in the card's memory, none in its caches.
+/// Errors are in the card's memory, but for the uncorrected ones that the file puts into its caches.
 fn ecc_errors_at(
     gpu: &Gpu,
     kind: nvmlMemoryErrorType_t,
     since: nvmlEccCounterType_t,
     location: nvmlMemoryLocation_t,
 ) -> Answer<u64> {
+    use nvmlEccCounterType_enum_NVML_VOLATILE_ECC as VOLATILE;
+    use nvmlMemoryErrorType_enum_NVML_MEMORY_ERROR_TYPE_UNCORRECTED as UNCORRECTED;
+
     let errors = ecc_errors(gpu, kind, since)?;
+    let sram = match (kind, since) {
+        (UNCORRECTED, VOLATILE) => ecc(gpu)?.uncorrected_sram,
+        _ => 0,
+    };
     match location {
-        nvmlMemoryLocation_enum_NVML_MEMORY_LOCATION_DEVICE_MEMORY => Ok(errors),
+        nvmlMemoryLocation_enum_NVML_MEMORY_LOCATION_DEVICE_MEMORY => {
+            Ok(errors.saturating_sub(sram))
+        }
+        nvmlMemoryLocation_enum_NVML_MEMORY_LOCATION_SRAM => Ok(sram),
         other if other < nvmlMemoryLocation_enum_NVML_MEMORY_LOCATION_COUNT => Ok(0),
         _ => Err(Code::INVALID_ARGUMENT),
     }

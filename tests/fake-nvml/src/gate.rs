@@ -21,17 +21,22 @@ pub(crate) static INITIALISED: AtomicU32 = AtomicU32::new(0);
 
 /// The state, once `call` neither crashes nor hangs. `None`: the state file was never readable.
 pub(crate) fn enter(call: &str) -> Option<Arc<State>> {
-    let named = |calls: &[Call]| calls.iter().any(|listed| listed.means(call));
     loop {
         let state = state::current()?;
-        if named(&state.crash) {
-            std::process::abort();
-        }
-        if !named(&state.hang) {
+        if !stops(&state.hang, &state.crash, call) {
             return Some(state);
         }
         thread::sleep(POLL);
     }
+}
+
+/// Whether a call blocks; one that crashes does not come back from here.
+fn stops(hang: &[Call], crash: &[Call], call: &str) -> bool {
+    let named = |calls: &[Call]| calls.iter().any(|listed| listed.means(call));
+    if named(crash) {
+        std::process::abort();
+    }
+    named(hang)
 }
 
 /// As [`enter`], for calls that need nvmlInit first.
@@ -77,14 +82,22 @@ impl Card {
     /// The enumerated card that `wanted` knows, unless `call` fails for it.
     pub(crate) fn found(
         call: &str,
-        state: Arc<State>,
+        mut state: Arc<State>,
         wanted: impl Fn(&Gpu) -> bool,
     ) -> Answer<Self> {
-        let position = state
-            .gpus
-            .iter()
-            .position(|gpu| !gpu.missing && wanted(gpu))
-            .ok_or(Code::NOT_FOUND)?;
+        let position = loop {
+            let position = state
+                .gpus
+                .iter()
+                .position(|gpu| !gpu.missing && wanted(gpu))
+                .ok_or(Code::NOT_FOUND)?;
+            let gpu = &state.gpus[position];
+            if !stops(&gpu.hang, &gpu.crash, call) {
+                break position;
+            }
+            thread::sleep(POLL);
+            state = state::current().ok_or(Code::UNINITIALIZED)?;
+        };
         let gpu = &state.gpus[position];
         if gpu.lost {
             return Err(Code::GPU_IS_LOST);

@@ -102,6 +102,10 @@ pub(crate) struct Gpu {
     pub(crate) lost: bool,
     /// The card is not enumerated.
     pub(crate) missing: bool,
+    /// Calls about this card that block for as long as they are listed.
+    pub(crate) hang: Vec<Call>,
+    /// Calls about this card that abort the process.
+    pub(crate) crash: Vec<Call>,
 
     pub(crate) utilization: Option<Utilization>,
     /// Percent.
@@ -255,6 +259,8 @@ pub(crate) struct Ecc {
     pub(crate) pending: Option<bool>,
     pub(crate) corrected_volatile: u64,
     pub(crate) uncorrected_volatile: u64,
+    /// Of `uncorrected_volatile`, those in caches and registers.
+    pub(crate) uncorrected_sram: u64,
     pub(crate) corrected_aggregate: u64,
     pub(crate) uncorrected_aggregate: u64,
 }
@@ -266,6 +272,7 @@ impl Default for Ecc {
             pending: None,
             corrected_volatile: 0,
             uncorrected_volatile: 0,
+            uncorrected_sram: 0,
             corrected_aggregate: 0,
             uncorrected_aggregate: 0,
         }

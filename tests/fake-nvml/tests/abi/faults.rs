@@ -168,14 +168,27 @@ pub(crate) fn xids(stage: &Stage) {
     });
 }
 
+/// A card that hangs keeps nobody from the others.
+pub(crate) fn one_card_hangs(stage: &Stage) {
+    stage.write(r#"{"gpus": [{"hang": ["*"]}, {"temperature": 55}]}"#);
+    let nvml = stage.nvml().expect("a driver");
+    check("count", nvml.device_count(), "Ok(2)");
+    let card = nvml.device_by_index(1).expect("a card");
+    let temperature = card.temperature(TemperatureSensor::Gpu);
+    check("the other", temperature, "Ok(55)");
+}
+
 pub(crate) fn hang(stage: &Stage) {
     stage.write(r#"{"gpus": [{}]}"#);
     let nvml = stage.nvml().expect("a driver");
     let card = nvml.device_by_index(0).expect("a card");
-    for listed in ["nvmlDeviceGetTemperature", "*"] {
-        stage.write(&format!(
-            r#"{{"hang": ["{listed}"], "gpus": [{{"temperature": 71}}]}}"#
-        ));
+    let listed = [
+        r#""hang": ["nvmlDeviceGetTemperature"], "gpus": [{"temperature": 71}]"#,
+        r#""hang": ["*"], "gpus": [{"temperature": 71}]"#,
+        r#""gpus": [{"temperature": 71, "hang": ["nvmlDeviceGetTemperature"]}]"#,
+    ];
+    for listed in listed {
+        stage.write(&format!("{{{listed}}}"));
         thread::scope(|threads| {
             let (tell, heard) = mpsc::channel();
             let card = &card;
@@ -193,11 +206,18 @@ pub(crate) fn hang(stage: &Stage) {
 
 /// The crash takes a process along, so it is another run of this test executable.
 pub(crate) fn crash(stage: &Stage) {
-    for (crash, survives) in [
-        ("nvmlDeviceGetUtilizationRates", false),
-        ("nvmlDeviceGetSerial", true),
+    for (state, survives) in [
+        (
+            r#"{"crash": ["nvmlDeviceGetUtilizationRates"], "gpus": [{}]}"#,
+            false,
+        ),
+        (
+            r#"{"gpus": [{"crash": ["nvmlDeviceGetUtilizationRates"]}]}"#,
+            false,
+        ),
+        (r#"{"crash": ["nvmlDeviceGetSerial"], "gpus": [{}]}"#, true),
     ] {
-        stage.write(&format!(r#"{{"crash": ["{crash}"], "gpus": [{{}}]}}"#));
+        stage.write(state);
         let run = Command::new(env::current_exe().expect("a path"))
             .args(["--ignored", "--exact", "reads_the_load"])
             .output()

@@ -52,6 +52,7 @@ fn the_library_behaves_as_its_state_file_says() {
     raw_calls(&stage);
     faults::xids(&stage);
     faults::hang(&stage);
+    faults::one_card_hangs(&stage);
     faults::crash(&stage);
 }
 

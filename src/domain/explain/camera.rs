@@ -1,0 +1,142 @@
+//! What is said of the findings of cameras, of what takes them in, and of sideline itself.
+
+use super::Topic;
+use crate::domain::xid::Fault;
+
+const FRIGATE: &str = "https://docs.frigate.video/integrations/mqtt/";
+const HERE: &str = "README.md of sideline";
+const KMSG: &str = "https://docs.kernel.org/admin-guide/abi-testing.html";
+const CREDENTIALS: &str = "https://docs.aws.amazon.com/systems-manager/latest/userguide/hybrid-activation-managed-nodes.html";
+
+/// In the order of the configuration's list.
+pub(super) static TOPICS: [Topic; 10] = [
+    Topic {
+        code: "camera.down",
+        title: "no picture",
+        fault: &[Fault::Link, Fault::Hardware, Fault::Application],
+        meaning: "No frames arrive, or the source says that the camera is offline.",
+        severity: "Degraded: one camera is no reason to move the others.",
+        opens: "After cameras.down_after without frames.",
+        clears: "With the first good reading.",
+        todo: "The camera's power and cable, its switch port, its password.",
+        others: &[],
+        sources: &[FRIGATE],
+    },
+    Topic {
+        code: "camera.degraded",
+        title: "fewer frames than expected",
+        fault: &[Fault::Link, Fault::Application],
+        meaning: "Frames arrive, clearly fewer than cameras.expect says or than the source is set \
+                  to.",
+        severity: "Degraded.",
+        opens: "After judge.camera_degraded_after.",
+        clears: "With the first good reading.",
+        todo: "Bandwidth, the camera's settings, the load of this node.",
+        others: &[],
+        sources: &[FRIGATE],
+    },
+    Topic {
+        code: "camera.unknown",
+        title: "nobody can say how the camera does",
+        fault: &[Fault::Application],
+        meaning: "Its source has not spoken of it, or not for too long. That is not known, and not \
+                  the same as well.",
+        severity: "Degraded.",
+        opens: "When the last word is too old.",
+        clears: "With the next word.",
+        todo: "Is the source running, and is the broker?",
+        others: &[],
+        sources: &[FRIGATE],
+    },
+    Topic {
+        code: "cameras.group",
+        title: "many cameras went at once, for one cause",
+        fault: &[Fault::Link, Fault::Application, Fault::Environment],
+        meaning: "Cameras that fail within seconds of one another have one cause: a link, a switch \
+                  that feeds them, the program that takes them in, a GPU. It is told as one \
+                  finding, with the cause where one is seen.",
+        severity: "Degraded.",
+        opens: "With the cameras.",
+        clears: "With the cameras.",
+        todo: "Mend the cause; the switch before the cameras.",
+        others: &[],
+        sources: &[HERE],
+    },
+    Topic {
+        code: "ingest.down",
+        title: "the program that takes the cameras in is gone",
+        fault: &[Fault::Application],
+        meaning: "The source says itself that it is offline, or its last will was delivered.",
+        severity: "Degraded: a program is not hardware, and another node would not run it better.",
+        opens: "After cameras.down_after.",
+        clears: "When it is online.",
+        todo: "Restart it; read its log.",
+        others: &[],
+        sources: &[FRIGATE],
+    },
+    Topic {
+        code: "agent.credentials",
+        title: "sideline has no valid AWS credentials",
+        fault: &[Fault::Environment],
+        meaning: "The credentials that the SSM agent writes are missing, torn or too old, so \
+                  nothing can be sent; what is measured waits in the outbox.",
+        severity: "Degraded.",
+        opens: "When they can't be used.",
+        clears: "When they can.",
+        todo: "Is the SSM agent running? Is the clock right? Is the activation still valid?",
+        others: &[],
+        sources: &[CREDENTIALS],
+    },
+    Topic {
+        code: "agent.identity",
+        title: "sideline does not know which node this is",
+        fault: &[Fault::Environment],
+        meaning: "The SSM registration can't be read, or says another name than before.",
+        severity: "Degraded.",
+        opens: "With the reading.",
+        clears: "With the next one that is right.",
+        todo: "Register the node anew, or set node.id.",
+        others: &[],
+        sources: &[CREDENTIALS],
+    },
+    Topic {
+        code: "agent.outbox_loss",
+        title: "records that waited to be sent are lost, or would be",
+        fault: &[Fault::Environment, Fault::Hardware],
+        meaning: "The outbox was full, too old or corrupt, and records went; or the disk can't be \
+                  used and they wait in memory, where a restart loses them.",
+        severity: "Info after a loss; degraded while a restart would lose them.",
+        opens: "At once.",
+        clears: "After judge.forget_after; in memory, when the disk can be used again.",
+        todo: "`sideline outbox list` says what; look at the disk under paths.state.",
+        others: &[],
+        sources: &[HERE],
+    },
+    Topic {
+        code: "agent.config_rejected",
+        title: "a new configuration was wrong and is not used",
+        fault: &[Fault::Application],
+        meaning: "A configuration that came from outside has mistakes; the one before it stays in \
+                  force.",
+        severity: "Degraded.",
+        opens: "With the attempt.",
+        clears: "With a configuration that is right.",
+        todo: "`sideline config check FILE` names every mistake with its line.",
+        others: &[],
+        sources: &[HERE],
+    },
+    Topic {
+        code: "agent.kernel_log_gap",
+        title: "kernel messages were lost before they were read",
+        fault: &[Fault::Environment],
+        meaning: "The kernel's log was overwritten faster than it could be read, or can't be read \
+                  at all: evidence may be missing.",
+        severity: "Info for a gap; degraded when it can't be read.",
+        opens: "At once.",
+        clears: "After judge.forget_after; when it can be read.",
+        todo: "With kernel.dmesg_restrict=1 the agent needs CAP_SYSLOG, as its unit has it. For \
+               gaps: what floods the log?",
+        others: &[],
+        sources: &[KMSG],
+    },
+];

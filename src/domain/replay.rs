@@ -1,0 +1,461 @@
+//! Replay: recorded kernel lines and readings, judged by the code that judges live, as if time went by again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::finding::{Advice, Code, Finding, Severity, Subject};
+use super::judge::{Judge, Judgement, Surroundings};
+use super::kernel_event::KernelEvent;
+use super::kernel_line::{KernelLine, Stamp};
+use super::memory::{Memory, Restart};
+use super::moment::{Moment, Now};
+use super::reading::Reading;
+use super::record::{Record, Said, Word};
+use super::report::{Node, Report, State};
+use super::snapshot::{CameraSource, Check, Drives, Gpus, Host, KernelLog, Snapshot, Ups};
+use crate::config::Config;
+
+/// What is said so close together is judged together, as live.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Cameras age by themselves: they are looked at so often, as live.
+const TICK: Duration = Duration::from_secs(2);
+
+/// A log whose time goes back by more than this was written by another boot.
+const ANOTHER_BOOT: Duration = Duration::from_secs(60);
+
+/// A change of the verdict or of the findings.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// When.
+    pub at: Timestamp,
+    /// The verdict from then on.
+    pub state: State,
+    /// The codes that decide it.
+    pub reasons: Vec<Code>,
+    /// The codes of the findings that opened, or got worse or better.
+    pub opened: Vec<Code>,
+    /// The codes of those that closed.
+    pub closed: Vec<Code>,
+    /// Slots of all that the node could carry then.
+    #[serde(skip)]
+    pub carries: (u32, u32),
+    /// What opened, in full, for people.
+    #[serde(skip)]
+    pub findings: Vec<Finding>,
+}
+
+/// What the whole recording came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The verdict at its end.
+    #[serde(rename = "final")]
+    pub state: State,
+    /// Lines read.
+    pub lines: u64,
+    /// Lines that told something of the hardware.
+    pub matched: u64,
+    /// Every finding that was ever open, in the order of their codes.
+    pub findings: Vec<Total>,
+}
+
+/// One finding over the whole recording.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Total {
+    /// What kind of trouble.
+    pub code: Code,
+    /// With what.
+    pub subject: Subject,
+    /// The highest that it reached.
+    pub severity: Severity,
+    /// What to do, when it was at its worst.
+    pub advice: Advice,
+    /// The most events that it counted.
+    pub count: u64,
+    /// When it was first seen.
+    pub first: Timestamp,
+    /// When it was last seen.
+    pub last: Timestamp,
+}
+
+/// A node that lives through a recording.
+#[derive(Debug)]
+pub struct Replay {
+    config: Config,
+    judge: Judge,
+    memory: Memory,
+    /// When this boot began: the wall time of `Moment::BOOT`.
+    began: Timestamp,
+    moment: Moment,
+    /// Something was said at `moment` that is not judged yet.
+    unjudged: bool,
+    seen: Seen,
+    latest: Latest,
+    steps: Vec<Step>,
+    totals: BTreeMap<(Code, Subject), Total>,
+    matched: u64,
+}
+
+/// The latest readings; what no recording speaks of is switched off.
+#[derive(Debug)]
+struct Seen {
+    host: Reading<Host>,
+    gpus: Reading<Gpus>,
+    kernel: Reading<KernelLog>,
+    drives: Reading<Drives>,
+    ups: Reading<Vec<Ups>>,
+    checks: Reading<Vec<Check>>,
+    cameras: BTreeMap<String, Reading<CameraSource>>,
+}
+
+/// What the latest report said.
+#[derive(Debug)]
+struct Latest {
+    state: State,
+    findings: Vec<Finding>,
+}
+
+impl Replay {
+    /// A node that has run healthily until `from`.
+    #[must_use]
+    pub fn new(config: Config, from: Timestamp) -> Self {
+        let memory = Memory::default();
+        let mut replay = Replay {
+            judge: Judge::new(config.clone(), Node::default(), &memory, Moment::BOOT),
+            config,
+            memory,
+            began: from,
+            moment: Moment::BOOT,
+            unjudged: false,
+            seen: Seen::new(),
+            latest: Latest {
+                state: State::Healthy,
+                findings: Vec::new(),
+            },
+            steps: Vec::new(),
+            totals: BTreeMap::new(),
+            matched: 0,
+        };
+        replay.judge();
+        replay
+    }
+
+    /// Time goes on to `wall`; it never goes back.
+    pub fn advance(&mut self, wall: Timestamp) {
+        let target = self.moment_of(wall).max(self.moment);
+        if self.unjudged && COALESCE < target - self.moment {
+            self.judge();
+        }
+        while !self.unjudged
+            && let Some(due) = self.due().filter(|due| *due < target)
+        {
+            self.moment = due;
+            self.judge();
+        }
+        self.moment = target;
+    }
+
+    /// The kernel says a line now. Returns whether it tells anything of the hardware.
+    pub fn hear(&mut self, line: KernelLine<'_>) -> bool {
+        let line = KernelLine {
+            stamp: Stamp::None,
+            ..line
+        };
+        let now = self.now();
+        let Reading::Ok { value, at } = &mut self.seen.kernel else {
+            return false;
+        };
+        *at = now.moment;
+        let news = value.note(&line, now);
+        self.unjudged |= news;
+        self.matched += u64::from(news);
+        news
+    }
+
+    /// A reading was recorded now.
+    pub fn take_in(&mut self, record: Record) {
+        let began = record.began();
+        let is_other = match (self.memory.boot.as_str(), record.boot.as_str()) {
+            ("", _) | (_, "") => self.began < began && ANOTHER_BOOT < apart(self.began, began),
+            (before, now) => before != now,
+        };
+        if is_other {
+            self.restart(began);
+        } else if self.memory.boot.is_empty() {
+            // The recording knows better when this boot began; what was said before it keeps its order.
+            self.rebase(began);
+        }
+        self.memory.boot = record.boot;
+        self.matched += 1;
+        self.unjudged = true;
+        self.seen.take_in(record.said, self.moment);
+    }
+
+    /// The machine starts anew, at `began`: only what a node remembers outlives that.
+    pub fn restart(&mut self, began: Timestamp) {
+        self.advance(began);
+        self.judge();
+        self.judge.remember(&mut self.memory);
+        let panic = self.seen.panic();
+        if let Some(panic) = panic {
+            self.memory.restarts.push(Restart {
+                boot: String::new(),
+                began,
+                last: Some(self.now().wall),
+                panic: Some(panic),
+                on_battery: false,
+            });
+        }
+        self.memory.kernel = KernelLog::default();
+        self.seen = Seen::new();
+        self.began = began;
+        self.moment = Moment::BOOT;
+        self.judge = Judge::new(
+            self.config.clone(),
+            Node::default(),
+            &self.memory,
+            self.moment,
+        );
+        self.judge();
+    }
+
+    /// What has changed since this was last asked.
+    pub fn steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// The recording ends, after so many lines.
+    #[must_use]
+    pub fn end(mut self, lines: u64) -> (Vec<Step>, Summary) {
+        self.judge();
+        let summary = Summary {
+            state: self.latest.state,
+            lines,
+            matched: self.matched,
+            findings: self.totals.into_values().collect(),
+        };
+        (self.steps, summary)
+    }
+
+    fn now(&self) -> Now {
+        let since_boot = SignedDuration::try_from(self.moment.since_boot());
+        let wall = self
+            .began
+            .checked_add(since_boot.unwrap_or(SignedDuration::MAX));
+        Now {
+            moment: self.moment,
+            wall: wall.unwrap_or(Timestamp::MAX),
+            sure: true,
+        }
+    }
+
+    fn moment_of(&self, wall: Timestamp) -> Moment {
+        let since = wall.duration_since(self.began);
+        Moment::after_boot(Duration::try_from(since).unwrap_or_default())
+    }
+
+    /// The same boot, which turns out to have begun at another time.
+    fn rebase(&mut self, began: Timestamp) {
+        if began < self.began {
+            let earlier = Duration::try_from(self.began.duration_since(began)).unwrap_or_default();
+            self.moment = self.moment + earlier;
+            self.began = began;
+        }
+    }
+
+    fn due(&self) -> Option<Moment> {
+        let ages = !self.seen.cameras.is_empty();
+        let tick = ages.then(|| self.moment + TICK);
+        [self.judge.due(), tick].into_iter().flatten().min()
+    }
+
+    fn judge(&mut self) {
+        self.unjudged = false;
+        let now = self.now();
+        let cameras: Vec<&Reading<CameraSource>> = self.seen.cameras.values().collect();
+        let snapshot = Snapshot {
+            host: &self.seen.host,
+            gpus: &self.seen.gpus,
+            kernel: &self.seen.kernel,
+            drives: &self.seen.drives,
+            ups: &self.seen.ups,
+            checks: &self.seen.checks,
+            cameras: &cameras,
+        };
+        let Judgement { report, .. } = self.judge.judge(snapshot, Surroundings::default(), now);
+        self.note(&report);
+    }
+
+    /// Writes down what differs from the report before.
+    fn note(&mut self, report: &Report) {
+        let is_as =
+            |one: &Finding, other: &Finding| one.code == other.code && one.subject == other.subject;
+        let before = &self.latest.findings;
+        let opened: Vec<Finding> = report
+            .findings
+            .iter()
+            .filter(|now| {
+                let same = before.iter().find(|old| is_as(old, now));
+                same.is_none_or(|old| old.severity != now.severity)
+            })
+            .cloned()
+            .collect();
+        let closed: Vec<Code> = before
+            .iter()
+            .filter(|old| !report.findings.iter().any(|now| is_as(now, old)))
+            .map(|old| old.code)
+            .collect();
+        // Before the first look nothing is known, which is no change for a node that has run healthily.
+        let state = report.verdict.state;
+        if state != self.latest.state || !opened.is_empty() || !closed.is_empty() {
+            self.steps.push(Step {
+                at: report.at,
+                state,
+                reasons: report.verdict.reasons.clone(),
+                opened: opened.iter().map(|finding| finding.code).collect(),
+                closed,
+                carries: (report.capacity.available, report.capacity.slots),
+                findings: opened,
+            });
+        }
+        for finding in &report.findings {
+            let key = (finding.code, finding.subject.clone());
+            let total = self.totals.entry(key).or_insert_with(|| Total::of(finding));
+            total.add(finding);
+        }
+        self.latest = Latest {
+            state,
+            findings: report.findings.clone(),
+        };
+    }
+}
+
+impl Total {
+    fn of(finding: &Finding) -> Self {
+        Total {
+            code: finding.code,
+            subject: finding.subject.clone(),
+            severity: finding.severity,
+            advice: finding.advice,
+            count: finding.count,
+            first: finding.since,
+            last: finding.last_seen,
+        }
+    }
+
+    fn add(&mut self, finding: &Finding) {
+        if self.severity <= finding.severity {
+            (self.severity, self.advice) = (finding.severity, finding.advice);
+        }
+        self.count = self.count.max(finding.count);
+        self.first = self.first.min(finding.since);
+        self.last = self.last.max(finding.last_seen);
+    }
+}
+
+impl Seen {
+    fn new() -> Self {
+        Seen {
+            host: Reading::Off,
+            gpus: Reading::Off,
+            kernel: Reading::ok(KernelLog::default(), Moment::BOOT),
+            drives: Reading::Off,
+            ups: Reading::Off,
+            checks: Reading::Off,
+            cameras: BTreeMap::new(),
+        }
+    }
+
+    fn take_in(&mut self, said: Said, now: Moment) {
+        match said {
+            Said::Host(word) => self.host = word.reading(now),
+            Said::Gpus(word) => {
+                self.gpus = word.reading(now);
+                if let Reading::Ok { value, .. } = &mut self.gpus {
+                    value.cards_at = value.cards_at.or(Some(now));
+                }
+            }
+            Said::Kernel(word) => self.kernel = word.reading(now),
+            Said::Drives(word) => self.drives = word.reading(now),
+            Said::Ups(word) => self.ups = word.reading(now),
+            Said::Checks(word) => self.checks = word.reading(now),
+            Said::Cameras(word) => {
+                // A source that fails does not say who it is; there is nothing of it to age then.
+                if let Word::Value(source) = &word {
+                    self.cameras.insert(source.name.clone(), word.reading(now));
+                }
+            }
+        }
+    }
+
+    /// The last words of a kernel that panicked.
+    fn panic(&self) -> Option<String> {
+        let facts = &self.kernel.value()?.facts;
+        let panic = facts.iter().find(|fact| fact.event == KernelEvent::Panic)?;
+        Some(panic.evidence.clone())
+    }
+}
+
+/// When each line of one log was written, told from its stamp and the lines before it.
+#[derive(Debug, Clone)]
+pub struct Timeline {
+    /// The wall time at which the boot began that its boot stamps count from.
+    began: Timestamp,
+    latest: Timestamp,
+    since_boot: u64,
+}
+
+/// When a line was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Never before the line before it.
+    pub at: Timestamp,
+    /// Whether the machine has started anew before it.
+    pub restarted: bool,
+}
+
+impl Timeline {
+    /// Boot stamps count from `began`, which for a log that says no more may be any time.
+    #[must_use]
+    pub fn new(began: Timestamp) -> Self {
+        Timeline {
+            began,
+            latest: Timestamp::MIN,
+            since_boot: 0,
+        }
+    }
+
+    /// Places a line. Without a stamp it was written when the one before it was.
+    pub fn place(&mut self, line: &KernelLine<'_>) -> Place {
+        const BANNER: &str = "Linux version ";
+        let mut restarted = line.text.starts_with(BANNER) && self.latest != Timestamp::MIN;
+        let at = match line.stamp {
+            Stamp::None => self.latest.max(self.began),
+            Stamp::Wall(wall) => wall,
+            Stamp::SinceBoot(micros) => {
+                let back = Duration::from_micros(self.since_boot.saturating_sub(micros));
+                restarted |= ANOTHER_BOOT < back;
+                if restarted {
+                    // Nobody knows how long it was off: time goes on from the last line.
+                    self.began = self.latest.max(self.began);
+                }
+                self.since_boot = micros;
+                let since =
+                    i64::try_from(micros).map_or(SignedDuration::MAX, SignedDuration::from_micros);
+                self.began.checked_add(since).unwrap_or(Timestamp::MAX)
+            }
+        };
+        self.latest = self.latest.max(at);
+        Place {
+            at: self.latest,
+            restarted,
+        }
+    }
+}
+
+fn apart(one: Timestamp, other: Timestamp) -> Duration {
+    one.duration_since(other).unsigned_abs()
+}

@@ -2,24 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
+use jiff::{SignedDuration, Timestamp};
 use sideline::config::codes;
 use sideline::domain::finding::{Advice, Severity};
 use sideline::domain::xid;
 
+#[path = "incidents/mod.rs"]
 mod incidents;
 
-use incidents::{Incident, State};
+use incidents::{Incident, READ_AT, State};
 
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
     "application",
     "cameras",
     "hardware",
     "host",
     "mixed",
     "power",
+    "readings",
     "recovery",
     "storage",
     "storms",
@@ -69,6 +70,7 @@ fn the_recordings_have_every_form() {
         "dmesg -x",
         "json",
         "kmsg",
+        "record",
         "short",
         "short-iso",
     ] {
@@ -80,25 +82,9 @@ fn the_recordings_have_every_form() {
 
 #[test]
 fn the_documents_tables_are_those_of_the_incidents() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/detectors.md");
-    let before = fs::read_to_string(&path).unwrap();
     let all = incidents::all().unwrap();
-    let mut after = before.clone();
-    for (name, table) in [
-        ("summary", summary(&all)),
-        ("incidents", table(&all)),
-        ("xids", xids()),
-    ] {
-        after = with_table(&after, name, &table);
-    }
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, &after).unwrap();
-        return;
-    }
-    assert!(
-        before == after,
-        "docs/detectors.md is out of date: UPDATE=1 cargo test --test incidents_are_sound"
-    );
+    let tables = [("incidents", table(&all)), ("xids", xids())];
+    incidents::keep_document(&tables, "incidents_are_sound");
 }
 
 /// What is wrong with one incident.
@@ -177,7 +163,35 @@ fn faults(one: &Incident) -> Vec<String> {
             "within must be a duration",
         );
     }
-    match one.stamps() {
+    if let Some(lasts) = expect.lasts {
+        check(
+            expect.at.is_some_and(|at| lasts.is_after(at)),
+            "lasts must be after at",
+        );
+        check(
+            expect.recovers.is_none_or(|at| at.is_after(lasts)),
+            "recovers must be after lasts",
+        );
+    }
+    for code in expect.subjects.keys() {
+        check(codes::known(code), &format!("unknown code {code}"));
+    }
+    match one.recording() {
+        Err(why) => check(false, &why),
+        Ok(recording) => {
+            let written = recording.lines().filter(|line| incidents::is_record(line));
+            let records = one.records().unwrap_or_default();
+            check(
+                records.len() == written.count(),
+                "a recorded reading can't be read",
+            );
+            check(
+                records.windows(2).all(|two| fit(&two[0], &two[1])),
+                "up does not go with at",
+            );
+        }
+    }
+    match one.stamps(READ_AT.parse().expect("a time")) {
         Err(why) => check(false, &why),
         Ok(stamps) => {
             check(!stamps.is_empty(), "no line tells its time");
@@ -206,6 +220,16 @@ fn faults(one: &Incident) -> Vec<String> {
     wrong
 }
 
+/// Whether two readings of one boot agree on when it began, or are of two.
+fn fit(one: &incidents::Record, next: &incidents::Record) -> bool {
+    let began = |record: &incidents::Record| {
+        let up = SignedDuration::try_from_secs_f64(record.up).expect("a short time");
+        record.at.checked_sub(up).expect("a time in reach")
+    };
+    let apart = |one: Timestamp, other: Timestamp| one.duration_since(other).abs();
+    (one.boot == next.boot) == (apart(began(one), began(next)) < SignedDuration::from_secs(1))
+}
+
 /// The program that recorded it, by the first line that is not empty.
 fn form(recording: &str) -> &'static str {
     let line = recording
@@ -214,6 +238,7 @@ fn form(recording: &str) -> &'static str {
         .unwrap_or_default();
     let digit = |at: usize| line.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
     match line.as_bytes().first() {
+        Some(b'{') if incidents::is_record(line) => "record",
         Some(b'{') => "json",
         Some(b'[')
             if line[1..]
@@ -231,98 +256,6 @@ fn form(recording: &str) -> &'static str {
     }
 }
 
-/// A document with what is between two marks replaced.
-fn with_table(document: &str, name: &str, table: &str) -> String {
-    let (begin, end) = (
-        format!("<!-- {name} -->\n"),
-        format!("<!-- end of {name} -->"),
-    );
-    let (before, rest) = document
-        .split_once(&begin)
-        .expect("the mark where it begins");
-    let (_, after) = rest.split_once(&end).expect("the mark where it ends");
-    format!("{before}{begin}{table}{end}{after}")
-}
-
-/// How somebody's word for an incident counts.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// Unhealthy, fatal, fail, or a repair that takes the work away.
-    Fatal,
-    /// A warning, an event, or nothing.
-    Goes,
-    NotSeen,
-    /// Nothing is published, or not how bad it is held to be.
-    NotStated,
-}
-
-fn word(said: &str) -> Word {
-    const FATAL: [&str; 5] = ["fatal", "fail", "reboot", "reset", "restart the machine"];
-    let starts = |words: &str| said.starts_with(words);
-    if FATAL.into_iter().any(starts) || starts("inspect the hardware") {
-        Word::Fatal
-    } else if starts("not seen") {
-        Word::NotSeen
-    } else if ["not stated", "seen", "contact support", "as the text"]
-        .into_iter()
-        .any(starts)
-    {
-        Word::NotStated
-    } else {
-        Word::Goes
-    }
-}
-
-/// Only where the GPU's driver speaks: of the server itself most don't say how bad they hold a thing to be.
-fn summary(all: &[Incident]) -> String {
-    let of_gpus = |one: &&Incident| one.recording().is_ok_and(|text| text.contains("NVRM: "));
-    let (dead, alive): (Vec<_>, Vec<_>) = all
-        .iter()
-        .filter(of_gpus)
-        .partition(|one| one.expect.drains);
-    let mut text = String::from(
-        "| | sideline | gpud | EKS agent | DCGM health | NVSentinel |\n|---|---|---|---|---|---|\n",
-    );
-    let mut row = |name: String, ours: usize, of: &[&Incident], wanted: Word| {
-        let _ = write!(text, "| {name} | {ours}");
-        for who in 0..4 {
-            let times = of.iter().filter(|one| word(others(one)[who]) == wanted);
-            let _ = write!(text, " | {}", times.count());
-        }
-        text.push_str(" |\n");
-    };
-    let (must, must_not) = (dead.len(), alive.len());
-    row(
-        format!("work must leave ({must}): fatal"),
-        must,
-        &dead,
-        Word::Fatal,
-    );
-    row("… no more than a warning".to_owned(), 0, &dead, Word::Goes);
-    row("… not seen".to_owned(), 0, &dead, Word::NotSeen);
-    row("… not stated".to_owned(), 0, &dead, Word::NotStated);
-    row(
-        format!("work must stay ({must_not}): fatal"),
-        0,
-        &alive,
-        Word::Fatal,
-    );
-    row(
-        "… no more than a warning".to_owned(),
-        must_not,
-        &alive,
-        Word::Goes,
-    );
-    row("… not seen".to_owned(), 0, &alive, Word::NotSeen);
-    row("… not stated".to_owned(), 0, &alive, Word::NotStated);
-    text
-}
-
-fn others(one: &Incident) -> [&str; 4] {
-    let others = &one.others;
-    [&others.gpud, &others.eks, &others.dcgm, &others.nvsentinel].map(String::as_str)
-}
-
 fn table(all: &[Incident]) -> String {
     let mut text = String::new();
     for group in GROUPS {
@@ -331,7 +264,7 @@ fn table(all: &[Incident]) -> String {
             "\n### {group}\n\n| incident | sideline | gpud | EKS agent | DCGM health | NVSentinel |\n|---|---|---|---|---|---|"
         );
         for one in all.iter().filter(|one| one.group() == group) {
-            let [gpud, eks, dcgm, nvsentinel] = others(one);
+            let [gpud, eks, dcgm, nvsentinel] = one.others.all();
             let ours = ours(one);
             let _ = writeln!(
                 text,
@@ -349,6 +282,7 @@ fn ours(one: &Incident) -> String {
     let state = match expect.worst {
         State::Healthy => return "healthy".to_owned(),
         State::Degraded => "degraded",
+        State::Unknown => "unknown",
         State::Failing => "**failing**",
     };
     let mut advice: Vec<&str> = expect.advice.values().map(String::as_str).collect();

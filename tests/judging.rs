@@ -461,6 +461,12 @@ fn heat_counts_after_a_minute_and_by_the_cards_own_limit() {
     world.second += 60;
     assert_eq!(world.verdict(), "degraded 18 gpu.hot@gpu:GPU-1");
     world.gpus.cards[0].temperature_c = Some(84.0);
+    assert_eq!(
+        world.verdict(),
+        "degraded 18 gpu.hot@gpu:GPU-1",
+        "proof has to last"
+    );
+    world.second += 30;
     assert_eq!(world.verdict(), "healthy 18");
 }
 

@@ -7,6 +7,7 @@ use super::finding::{Advice, Code, Severity, Subject};
 use super::findings::{Found, Lasts, Observed};
 use super::memory::Restart;
 use super::moment::{Moment, Now};
+use super::xid::{self, Class};
 
 /// Faults of several cards that lie so close are one.
 const AT_ONCE: Duration = Duration::from_secs(60);
@@ -117,9 +118,16 @@ fn better(found: &mut Found, verdicts: Vec<Option<(Advice, String)>>) {
     }
 }
 
-/// Faults of one card that take it out.
+/// Faults that take one card out. Of links between cards several always tell, and 154 says itself what to do.
 fn is_of_dead_card(seen: &Observed) -> bool {
-    let code = matches!(seen.code, Code::GpuXid(_) | Code::GpuLost | Code::GpuDriver);
+    let of_links = |number| {
+        let class = xid::look_up(number).class;
+        matches!(class, Class::Decode | Class::FollowText)
+    };
+    let code = match seen.code {
+        Code::GpuXid(number) => !of_links(number),
+        code => matches!(code, Code::GpuLost | Code::GpuDriver),
+    };
     code && seen.severity == Severity::Failing && seen.subject.gpu().is_some()
 }
 

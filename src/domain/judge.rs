@@ -163,7 +163,7 @@ impl Judge {
             now,
         };
         let (cameras, camera_edges) = self.cameras.settle(look);
-        self.groups.take_in(&cameras);
+        self.groups.take_in(look, &cameras);
 
         let mut found = Found::default();
         rules::gpu::observe(look, &self.gpus, &mut found);

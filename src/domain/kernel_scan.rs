@@ -10,6 +10,9 @@ use super::kernel_event::needles;
 /// `journalctl -o json` writes a message that is not plain text as numbers, in which no word can be found.
 const UNREADABLE: [&str; 2] = [r#""MESSAGE":["#, r#""MESSAGE" : ["#];
 
+/// What else a replay has to see: where a boot begins, and the readings of a recording.
+const LANDMARKS: [&str; 2] = ["Linux version ", r#"{"at":"#];
+
 /// Looks for the words of all events at once. While there are at most 64 of them, none short, the search reads 16 bytes
 /// or more at a time (aho-corasick's Teddy) instead of one.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ impl Scanner {
         let needles = needles();
         let words = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostFirst)
-            .build(needles.iter().chain(&UNREADABLE))
+            .build(needles.iter().chain(&UNREADABLE).chain(&LANDMARKS))
             .expect("a few short words are not too many");
         Scanner { words, needles }
     }

@@ -14,7 +14,31 @@ pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
+#[serde(into = "f64", from = "Written")]
 pub struct Moment(Duration);
+
+/// How a moment is written: in seconds since the machine started. Memories of the first version have both parts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Seconds(f64),
+    Parts(Duration),
+}
+
+impl From<Written> for Moment {
+    fn from(written: Written) -> Self {
+        Moment(match written {
+            Written::Seconds(seconds) => Duration::try_from_secs_f64(seconds).unwrap_or_default(),
+            Written::Parts(since_boot) => since_boot,
+        })
+    }
+}
+
+impl From<Moment> for f64 {
+    fn from(moment: Moment) -> Self {
+        moment.0.as_secs_f64()
+    }
+}
 
 impl Moment {
     /// The start of the machine.

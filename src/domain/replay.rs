@@ -90,8 +90,8 @@ pub struct Replay {
     /// When this boot began: the wall time of `Moment::BOOT`.
     began: Timestamp,
     moment: Moment,
-    /// Something was said at `moment` that is not judged yet.
-    unjudged: bool,
+    /// When the first of what is not judged yet was said.
+    unjudged: Option<Moment>,
     seen: Seen,
     latest: Latest,
     steps: Vec<Step>,
@@ -129,7 +129,7 @@ impl Replay {
             memory,
             began: from,
             moment: Moment::BOOT,
-            unjudged: false,
+            unjudged: None,
             seen: Seen::new(),
             latest: Latest {
                 state: State::Healthy,
@@ -146,10 +146,12 @@ impl Replay {
     /// Time goes on to `wall`; it never goes back.
     pub fn advance(&mut self, wall: Timestamp) {
         let target = self.moment_of(wall).max(self.moment);
-        if self.unjudged && COALESCE < target - self.moment {
+        if let Some(said) = self.unjudged
+            && COALESCE < target - said
+        {
             self.judge();
         }
-        while !self.unjudged
+        while self.unjudged.is_none()
             && let Some(due) = self.due().filter(|due| *due < target)
         {
             self.moment = due;
@@ -170,8 +172,10 @@ impl Replay {
         };
         *at = now.moment;
         let news = value.note(&line, now);
-        self.unjudged |= news;
-        self.matched += u64::from(news);
+        if news {
+            self.unjudged.get_or_insert(now.moment);
+            self.matched += 1;
+        }
         news
     }
 
@@ -189,8 +193,9 @@ impl Replay {
             self.rebase(began);
         }
         self.memory.boot = record.boot;
+        self.moment = self.moment_of(record.at).max(self.moment);
         self.matched += 1;
-        self.unjudged = true;
+        self.unjudged.get_or_insert(self.moment);
         self.seen.take_in(record.said, self.moment);
     }
 
@@ -273,7 +278,7 @@ impl Replay {
     }
 
     fn judge(&mut self) {
-        self.unjudged = false;
+        self.unjudged = None;
         let now = self.now();
         let cameras: Vec<&Reading<CameraSource>> = self.seen.cameras.values().collect();
         let snapshot = Snapshot {

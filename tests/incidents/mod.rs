@@ -22,6 +22,9 @@ pub const READ_AT: &str = "2026-11-22T12:00:00Z";
 /// The line of a log that the next storm takes the place of.
 const STORM: &str = "{storm}";
 
+/// What a recorded reading begins with.
+const RECORD: &str = r#"{"at":""#;
+
 /// One file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +50,12 @@ pub struct Storm {
     pub count: u32,
     pub every: String,
     pub from: At,
+    /// Seconds since the boot, at `from`.
+    pub up: Option<f64>,
+    #[serde(default)]
+    pub each: String,
+    #[serde(default)]
+    pub times: u32,
 }
 
 /// What the judge has to make of it.
@@ -62,18 +71,22 @@ pub struct Expect {
     pub at: Option<At>,
     #[serde(default)]
     pub advice: BTreeMap<String, String>,
+    #[serde(default)]
+    pub subjects: BTreeMap<String, Vec<String>>,
     pub drains: bool,
+    pub lasts: Option<At>,
     pub recovers: Option<At>,
     #[serde(default)]
     pub never: Vec<String>,
 }
 
-/// A verdict.
+/// A verdict, the worse the later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Healthy,
     Degraded,
+    Unknown,
     Failing,
 }
 
@@ -85,6 +98,13 @@ pub struct Others {
     pub eks: String,
     pub dcgm: String,
     pub nvsentinel: String,
+}
+
+impl Others {
+    /// In the order of the tables.
+    pub fn all(&self) -> [&str; 4] {
+        [&self.gpud, &self.eks, &self.dcgm, &self.nvsentinel].map(String::as_str)
+    }
 }
 
 /// A time as the recording has it: RFC 3339, or `+SECONDS` since the boot.
@@ -143,24 +163,32 @@ impl Storm {
     /// Its lines.
     pub fn lines(&self) -> Result<Vec<String>, String> {
         let every = humantime::parse_duration(&self.every).map_err(|why| why.to_string())?;
-        (0..self.count)
-            .map(|number| {
-                let at = self.from.after(every * number);
-                let line = self.line.replace("{n}", &number.to_string());
-                match at {
-                    At::SinceBoot(at) => {
-                        let (seconds, micros) = (at / 1_000_000, at % 1_000_000);
-                        let dmesg = format!("{seconds:>5}.{micros:06}");
-                        Ok(line
-                            .replace("{dmesg}", &dmesg)
-                            .replace("{kmsg}", &at.to_string()))
-                    }
-                    At::Wall(at) => Ok(line
-                        .replace("{iso}", &at.strftime("%Y-%m-%dT%H:%M:%S+0000").to_string())
-                        .replace("{ctime}", &at.strftime("%a %b %e %H:%M:%S %Y").to_string())),
+        let each: Vec<String> = (1..=self.times)
+            .map(|part| self.each.replace("{i}", &format!("{part:02}")))
+            .collect();
+        let line = self.line.trim_end().replace("{each}", &each.join(","));
+        if line.contains("{up}") && self.up.is_none() {
+            return Err("a storm with {up} needs the key up".to_owned());
+        }
+        let lines = (0..self.count).map(|number| {
+            let passed = every * number;
+            let up = self.up.unwrap_or_default() + passed.as_secs_f64();
+            let line = line
+                .replace("{n}", &number.to_string())
+                .replace("{up}", &format!("{up:.1}"));
+            match self.from.after(passed) {
+                At::SinceBoot(at) => {
+                    let (seconds, micros) = (at / 1_000_000, at % 1_000_000);
+                    line.replace("{dmesg}", &format!("{seconds:>5}.{micros:06}"))
+                        .replace("{kmsg}", &at.to_string())
                 }
-            })
-            .collect()
+                At::Wall(at) => line
+                    .replace("{at}", &at.to_string())
+                    .replace("{iso}", &at.strftime("%Y-%m-%dT%H:%M:%S+0000").to_string())
+                    .replace("{ctime}", &at.strftime("%a %b %e %H:%M:%S %Y").to_string()),
+            }
+        });
+        Ok(lines.collect())
     }
 }
 
@@ -184,24 +212,51 @@ impl Incident {
         }
     }
 
-    /// When the lines of the recording were printed, where they say so and the kernel said them.
-    pub fn stamps(&self) -> Result<Vec<At>, String> {
-        let now = READ_AT.parse().expect("a time");
+    /// When the lines of the recording were printed, where they say so and the kernel or sideline said them; read at
+    /// `now`.
+    pub fn stamps(&self, now: Timestamp) -> Result<Vec<At>, String> {
         let recording = self.recording()?;
-        let lines = recording.lines().filter_map(|line| parse_line(line, now));
-        Ok(lines
-            .filter_map(|line| match line.stamp {
+        let stamp = |line: &str| match record(line) {
+            Some(record) => Some(At::Wall(record.at)),
+            None => match parse_line(line, now)?.stamp {
                 Stamp::None => None,
                 Stamp::Wall(at) => Some(At::Wall(at)),
                 Stamp::SinceBoot(at) => Some(At::SinceBoot(at)),
-            })
-            .collect())
+            },
+        };
+        Ok(recording.lines().filter_map(stamp).collect())
+    }
+
+    /// The recorded readings among the lines.
+    pub fn records(&self) -> Result<Vec<Record>, String> {
+        Ok(self.recording()?.lines().filter_map(record).collect())
     }
 
     /// `group`, the folder it lies in.
     pub fn group(&self) -> &str {
         self.name.split('/').next().unwrap_or_default()
     }
+}
+
+/// The head of a recorded reading.
+#[derive(Debug, Deserialize)]
+pub struct Record {
+    pub at: Timestamp,
+    /// Seconds since the boot.
+    pub up: f64,
+    pub boot: String,
+}
+
+/// The head of a line, if that is a recorded reading.
+fn record(line: &str) -> Option<Record> {
+    line.starts_with(RECORD)
+        .then(|| serde_json::from_str(line).ok())
+        .flatten()
+}
+
+/// Whether a line is meant to be a recorded reading.
+pub fn is_record(line: &str) -> bool {
+    line.starts_with(RECORD)
 }
 
 /// All incidents, by their names, or what is wrong with the first that can't be read.
@@ -228,4 +283,36 @@ fn entries(folder: &Path) -> Result<Vec<std::path::PathBuf>, String> {
         .map_err(|why| why.to_string())?;
     paths.sort();
     Ok(paths)
+}
+
+/// Holds `docs/detectors.md` to these tables, by the marks between which they stand; writes them there where `UPDATE` is
+/// set.
+pub fn keep_document(tables: &[(&str, String)], test: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/detectors.md");
+    let before = fs::read_to_string(&path).expect("the document");
+    let mut after = before.clone();
+    for (name, table) in tables {
+        after = with_table(&after, name, table);
+    }
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &after).expect("the document can be written");
+        return;
+    }
+    assert!(
+        before == after,
+        "docs/detectors.md is out of date: UPDATE=1 cargo test --test {test}"
+    );
+}
+
+/// A document with what is between two marks replaced.
+fn with_table(document: &str, name: &str, table: &str) -> String {
+    let (begin, end) = (
+        format!("<!-- {name} -->\n"),
+        format!("<!-- end of {name} -->"),
+    );
+    let (before, rest) = document
+        .split_once(&begin)
+        .expect("the mark where it begins");
+    let (_, after) = rest.split_once(&end).expect("the mark where it ends");
+    format!("{before}{begin}{table}{end}{after}")
 }

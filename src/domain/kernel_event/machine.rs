@@ -56,6 +56,12 @@ pub(super) const WORDINGS: &[Wording] = &[
         source: "drivers/pci/pcie/aer.c aer_print_port_info; `message received from` since 6.8",
     },
     Wording {
+        needle: "AER: ",
+        words: &["can't recover"],
+        read: unrecovered,
+        source: "drivers/pci/pcie/err.c report_error_detected",
+    },
+    Wording {
         needle: " temperature",
         words: &["above threshold"],
         read: |text| cpu(text).then(|| KernelEvent::CpuThrottled.into()),
@@ -261,6 +267,14 @@ fn port_error(text: &str) -> Option<Heard> {
         }
         .into(),
     )
+}
+
+/// `nvidia 0000:03:00.0: AER: can't recover (no error_detected callback)`: a fatal error, and the device stays as it is.
+fn unrecovered(text: &str) -> Option<Heard> {
+    let (before, _) = text.split_once("AER: can't recover")?;
+    let severity = PcieSeverity::Fatal;
+    let pci = reporter(before)?;
+    Some(KernelEvent::PcieError { pci, severity }.into())
 }
 
 /// The address in `nvidia 0000:01:00.0: `.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Look;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
 use crate::domain::moment::Moment;
@@ -34,10 +35,10 @@ struct Cause {
 
 impl Groups {
     /// Takes in how the cameras do: who is back leaves its group, who went with others joins one.
-    pub fn take_in(&mut self, cameras: &[Camera]) {
+    pub fn take_in(&mut self, look: Look<'_>, cameras: &[Camera]) {
         let limit = Timing::window(Code::CamerasGroup);
         let mut gone: BTreeMap<&'static str, Vec<&Camera>> = BTreeMap::new();
-        for camera in cameras.iter().filter(|camera| is_gone(camera)) {
+        for camera in cameras.iter().filter(|camera| is_gone(look, camera)) {
             gone.entry(camera.source).or_default().push(camera);
         }
         self.open.retain(|source, group| {
@@ -122,17 +123,19 @@ impl Groups {
     }
 }
 
-/// Frames do not arrive, or their source went away; not: has never been heard of.
-fn is_gone(camera: &Camera) -> bool {
-    match camera.state {
-        CameraState::Down => true,
-        CameraState::Unknown => matches!(
-            camera.reason,
-            Some(CameraReason::IngestDown | CameraReason::Stale)
-        ),
-        CameraState::Up | CameraState::Degraded | CameraState::Disabled | CameraState::Idle => {
-            false
+/// Frames do not arrive, or their source has been away for a while; not: has never been heard of.
+fn is_gone(look: Look<'_>, camera: &Camera) -> bool {
+    match (camera.state, camera.reason) {
+        (CameraState::Down, _) => true,
+        (CameraState::Unknown, Some(CameraReason::IngestDown)) => {
+            look.config.cameras.down_after <= look.now.moment - camera.changed
         }
+        (CameraState::Unknown, Some(CameraReason::Stale)) => true,
+        (CameraState::Unknown, _) => false,
+        (
+            CameraState::Up | CameraState::Degraded | CameraState::Disabled | CameraState::Idle,
+            _,
+        ) => false,
     }
 }
 
@@ -191,6 +194,11 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::config::Config;
+    use crate::domain::judge::Surroundings;
+    use crate::domain::moment::Now;
+    use crate::domain::reading::Reading;
+    use crate::domain::snapshot::Snapshot;
 
     fn camera(number: u8, gone_at: Option<u64>) -> Camera {
         Camera {
@@ -218,7 +226,25 @@ mod tests {
                 .zip(*look)
                 .map(|(number, at)| camera(number, *at))
                 .collect();
-            groups.take_in(&cameras);
+            let look = Look {
+                seen: Snapshot {
+                    host: &Reading::Off,
+                    gpus: &Reading::Off,
+                    kernel: &Reading::Off,
+                    drives: &Reading::Off,
+                    ups: &Reading::Off,
+                    checks: &Reading::Off,
+                    cameras: &[],
+                },
+                config: &Config::default(),
+                around: &Surroundings::default(),
+                now: Now {
+                    moment: Moment::BOOT,
+                    wall: Timestamp::UNIX_EPOCH,
+                    sure: true,
+                },
+            };
+            groups.take_in(look, &cameras);
             let held = cameras.iter().filter(|camera| groups.holds(camera)).count();
             assert_eq!(held, *expected, "{look:?}");
         }

@@ -1,18 +1,18 @@
-//! Rules for the server: disks, memory, and what the kernel says of them.
+//! Rules for the server: memory, processor, network, clock; what the rules know of it.
 
 use jiff::SignedDuration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::gpu::GpuMemory;
-use super::{Look, host_kernel, host_parts};
+use super::{Look, host_disks, host_kernel, host_parts};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
 use crate::domain::memory::{Machine, Restart};
 use crate::domain::moment::Moment;
 use crate::domain::reading::Reading;
 use crate::domain::rise::Rise;
-use crate::domain::snapshot::{Disk, Drive, Host, Network, RaidArray};
+use crate::domain::snapshot::{Host, Network};
 use crate::domain::timing::Timing;
 
 /// A clock that is off by less is as right as clocks are.
@@ -170,16 +170,7 @@ impl HostMemory {
 pub fn observe(look: Look<'_>, memory: &HostMemory, gpus: &GpuMemory, found: &mut Found) {
     match look.seen.host {
         Reading::Ok { value: host, .. } => {
-            for disk in &host.disks {
-                disk_full(look, disk, found);
-                turned_readonly(disk, memory, found);
-            }
-            for drive in &host.drives {
-                given_up(host, drive, found);
-            }
-            for array in &host.raids {
-                raid_degraded(host, array, found);
-            }
+            host_disks::observe(look, host, &memory.writable, found);
             for nic in &host.networks {
                 link(nic, memory, found);
             }
@@ -232,62 +223,6 @@ fn is_of_kernel(code: Code) -> bool {
             | Code::HostPcieErrors
             | Code::HostHungTask
     )
-}
-
-/// `host.disk_io`: the kernel has taken a disk out of service.
-fn given_up(host: &Host, drive: &Drive, found: &mut Found) {
-    const GONE: [&str; 4] = ["offline", "transport-offline", "dead", "deleting"];
-    let Some(state) = drive.state.as_deref().filter(|state| GONE.contains(state)) else {
-        return;
-    };
-    let carries_us = host.disks.iter().any(|disk| is_on(disk, &drive.name));
-    let severity = match carries_us {
-        true => Severity::Failing,
-        false => Severity::Degraded,
-    };
-    let evidence = format!(
-        "the kernel has taken {} out of service ({state})",
-        drive.name
-    );
-    let subject = Subject::Disk(drive.name.clone());
-    found.push(Observed::state(
-        Code::HostDiskIo,
-        subject,
-        severity,
-        Advice::Replace,
-        evidence,
-    ));
-}
-
-/// `host.disk_io`: a RAID without all its disks carries on; one that is broken does not.
-fn raid_degraded(host: &Host, array: &RaidArray, found: &mut Found) {
-    let missing = array.missing.unwrap_or(0);
-    let broken = array.state.as_deref() == Some("broken");
-    if missing == 0 && !broken {
-        return;
-    }
-    let carries_us = host.disks.iter().any(|disk| is_on(disk, &array.name));
-    let severity = match broken && carries_us {
-        true => Severity::Failing,
-        false => Severity::Degraded,
-    };
-    let name = &array.name;
-    let evidence = match (broken, array.disks, array.action.as_deref()) {
-        (true, _, _) => format!("{name} is broken"),
-        (false, Some(disks), Some("recover" | "resync")) => {
-            format!("{name} lacks {missing} of {disks} disks and is being rebuilt")
-        }
-        (false, Some(disks), _) => format!("{name} lacks {missing} of {disks} disks"),
-        (false, None, _) => format!("{name} lacks {missing} disks"),
-    };
-    let subject = Subject::Disk(name.clone());
-    found.push(Observed::state(
-        Code::HostDiskIo,
-        subject,
-        severity,
-        Advice::Replace,
-        evidence,
-    ));
 }
 
 /// `host.nic`: a link that was there and is gone, that comes and goes, or that is full of errors.
@@ -459,49 +394,6 @@ fn unclean_restart(memory: &HostMemory, found: &mut Found) {
     found.push(restart.events(count, Moment::BOOT, Moment::BOOT));
 }
 
-/// `host.disk_full`.
-fn disk_full(look: Look<'_>, disk: &Disk, found: &mut Found) {
-    let limits = &look.config.judge;
-    if disk.read_only || limits.disk_ignore.contains(&disk.mount) {
-        return;
-    }
-    let (severity, limit) = if disk.used_percent >= limits.disk_failing_percent {
-        (Severity::Failing, limits.disk_failing_percent)
-    } else if disk.used_percent >= limits.disk_degraded_percent {
-        (Severity::Degraded, limits.disk_degraded_percent)
-    } else {
-        return;
-    };
-    let free = bytesize::ByteSize(disk.available_bytes).display().iec();
-    let evidence = format!(
-        "{} is {:.1} % full ({free} free), limit {limit} %",
-        disk.mount, disk.used_percent
-    );
-    let subject = Subject::Disk(disk.mount.clone());
-    found.push(Observed::state(
-        Code::HostDiskFull,
-        subject,
-        severity,
-        Advice::Inspect,
-        evidence,
-    ));
-}
-
-/// `host.fs_readonly`: a file system that was writable is not any more, or gave up (`errors=remount-ro`).
-fn turned_readonly(disk: &Disk, memory: &HostMemory, found: &mut Found) {
-    if disk.read_only && (disk.remounts_on_error || memory.writable.contains(&disk.mount)) {
-        let evidence = format!("{} on {} is mounted read-only", disk.device, disk.mount);
-        let subject = Subject::Disk(disk.mount.clone());
-        found.push(Observed::state(
-            Code::HostFsReadonly,
-            subject,
-            Severity::Failing,
-            Advice::Inspect,
-            evidence,
-        ));
-    }
-}
-
 /// `host.memory`.
 fn memory_short(look: Look<'_>, host: &Host, found: &mut Found) {
     let limit = look.config.judge.memory_percent;
@@ -549,7 +441,7 @@ fn kernel_log(look: Look<'_>, found: &mut Found) {
     }
 }
 
-/// `host.clock`: off by AWS's time, or kept by nobody.
+/// `host.clock`: off by AWS's time, or kept by nobody where AWS has not said that it is right.
 fn clock(look: Look<'_>, found: &mut Found) {
     let seen = |severity, evidence| {
         let (code, subject, advice) = (Code::HostClock, Subject::Host, Advice::Inspect);
@@ -569,7 +461,8 @@ fn clock(look: Look<'_>, found: &mut Found) {
         };
         let evidence = format!("this machine's clock is {} {way} AWS's", in_words(ahead));
         found.push(seen(severity, evidence).after(CLOCK_HOLD));
-    } else if let Some(clock) = look.seen.host.value().and_then(|host| host.clock)
+    } else if offset.is_none()
+        && let Some(clock) = look.seen.host.value().and_then(|host| host.clock)
         && !clock.synchronized
         && UNKEPT_S <= clock.max_error_s
     {
@@ -596,22 +489,6 @@ fn in_words(length: SignedDuration) -> String {
     words.join(" ")
 }
 
-/// Whether a mounted file system lies on a device the kernel named: itself, or a partition or namespace of it.
-pub(super) fn is_on(disk: &Disk, device: &str) -> bool {
-    let name = disk.device.rsplit('/').next().unwrap_or(&disk.device);
-    match name.strip_prefix(device) {
-        Some("") => true,
-        Some(rest) => {
-            // sda → sda1; nvme0 → nvme0n1p2; nvme0n1 → nvme0n1p2, but never nvme0n1 → nvme0n12.
-            let rest = rest.strip_prefix(['n', 'p']).unwrap_or(rest);
-            let partition = device.ends_with(|last: char| last.is_ascii_alphabetic())
-                || name[device.len()..].starts_with(['n', 'p']);
-            partition && rest.starts_with(|first: char| first.is_ascii_digit())
-        }
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -627,33 +504,6 @@ mod tests {
             (-31_539_600, "365 d 1 h"),
         ] {
             assert_eq!(in_words(SignedDuration::from_secs(seconds)), words);
-        }
-    }
-
-    #[test]
-    fn a_partition_lies_on_its_disk() {
-        for (mounted, named, expected) in [
-            ("/dev/sda1", "sda1", true),
-            ("/dev/sda1", "sda", true),
-            ("/dev/nvme0n1p2", "nvme0n1", true),
-            ("/dev/nvme0n1p2", "nvme0", true),
-            ("/dev/md0", "md0", true),
-            ("/dev/mapper/vg-root", "dm-0", false),
-            ("/dev/sdab1", "sda", false),
-            ("/dev/nvme0n12", "nvme0n1", false),
-            ("/dev/sdb1", "sda", false),
-        ] {
-            let disk = Disk {
-                mount: "/".into(),
-                device: mounted.into(),
-                filesystem: "ext4".into(),
-                total_bytes: 1,
-                available_bytes: 1,
-                used_percent: 0.0,
-                read_only: false,
-                remounts_on_error: false,
-            };
-            assert_eq!(is_on(&disk, named), expected, "{mounted} on {named}");
         }
     }
 }

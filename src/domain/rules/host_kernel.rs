@@ -1,8 +1,10 @@
 //! Rules for the server in the kernel's words: disks, memory, processor, buses, network.
 
+use std::time::Duration;
+
 use super::Look;
 use super::gpu::GpuMemory;
-use super::host::is_on;
+use super::host_disks::is_on;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
 use crate::domain::kernel_event::{KernelEvent, PcieSeverity};
@@ -11,10 +13,15 @@ use crate::domain::reading::Reading;
 use crate::domain::snapshot::KernelLog;
 use crate::domain::timing::Timing;
 
+/// Medium errors at so many times within a day are no single bad spot.
+const AGAIN: usize = 3;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// All rules for the server that follow from its kernel log.
 pub(super) fn observe(look: Look<'_>, log: &KernelLog, gpus: &GpuMemory, found: &mut Found) {
     for fact in &log.facts {
-        found.observed.extend(observe_fact(look, log, fact, gpus));
+        let observed = observe_fact(look, log, fact, gpus, found);
+        found.observed.extend(observed);
     }
 }
 
@@ -23,6 +30,7 @@ fn observe_fact(
     log: &KernelLog,
     fact: &KernelFact,
     gpus: &GpuMemory,
+    found: &mut Found,
 ) -> Option<Observed> {
     use Severity::{Degraded, Failing};
     let seen = |code, subject, severity, advice| {
@@ -52,7 +60,13 @@ fn observe_fact(
         }
         KernelEvent::DiskMedium { device } => {
             let subject = Subject::Disk(device.clone());
-            Some(seen(Code::HostDiskIo, subject, Degraded, Advice::Replace))
+            let again = AGAIN <= fact.episodes_within(DAY, look.now.moment);
+            let advice = if again {
+                Advice::Replace
+            } else {
+                Advice::Inspect
+            };
+            Some(seen(Code::HostDiskIo, subject, Degraded, advice))
         }
         KernelEvent::RaidDegraded { array } => {
             let subject = Subject::Disk(array.clone());
@@ -80,9 +94,14 @@ fn observe_fact(
             }
         }
         KernelEvent::PcieError { pci, severity } => {
-            let subject = gpus.known_at(pci);
-            let of_gpu = subject.is_some();
-            let subject = subject.unwrap_or_else(|| Subject::Pci(pci.clone()));
+            // The kernel names the device's driver first.
+            let of_gpu = fact.evidence.starts_with("nvidia ");
+            let subject = match (gpus.known_at(pci), of_gpu) {
+                (Some(card), _) => card,
+                (None, true) => gpus.at_pci(pci),
+                (None, false) => Subject::Pci(pci.clone()),
+            };
+            let of_gpu = subject.gpu().is_some();
             match severity {
                 PcieSeverity::Corrected => {
                     corrected(Code::HostPcieErrors, subject, Advice::Inspect)
@@ -124,8 +143,9 @@ fn observe_fact(
         KernelEvent::NicTxTimeout { nic } => {
             let subject = Subject::Nic(nic.clone());
             let silent = seen(Code::HostNic, subject, Degraded, Advice::Inspect);
-            let over = fact.last + look.config.judge.forget_after < look.now.moment;
-            (!over).then_some(silent)
+            let over = fact.last + look.config.judge.forget_after;
+            found.wake(over);
+            (look.now.moment < over).then(|| held(silent).after(Duration::ZERO))
         }
         KernelEvent::NicUp { .. }
         | KernelEvent::CpuThrottleEnded
@@ -140,10 +160,10 @@ fn observe_fact(
 /// `host.nic`: down until it is up again, or down too often.
 fn nic_down(look: Look<'_>, log: &KernelLog, nic: &str, fact: &KernelFact) -> Option<Observed> {
     let limit = Timing::window(Code::HostNic);
-    let up = log.facts.iter().find(|fact| match &fact.event {
-        KernelEvent::NicUp { nic: name } => name == nic,
-        _ => false,
-    });
+    let is_up = KernelEvent::NicUp {
+        nic: nic.to_owned(),
+    };
+    let up = log.facts.iter().find(|fact| fact.event == is_up);
     let is_down = up.is_none_or(|up| up.last < fact.last);
     let known_up = look.seen.host.value().is_some_and(|host| {
         let mut networks = host.networks.iter();

@@ -197,7 +197,7 @@ fn is_mounted(look: Look<'_>, device: &str) -> bool {
     host.is_some_and(|host| {
         host.disks
             .iter()
-            .any(|disk| super::host::is_on(disk, device))
+            .any(|disk| super::host_disks::is_on(disk, device))
     })
 }
 

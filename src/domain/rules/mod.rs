@@ -8,6 +8,7 @@ pub mod gpu;
 mod gpu_kernel;
 pub mod gpu_levels;
 pub mod host;
+mod host_disks;
 mod host_kernel;
 mod host_parts;
 

@@ -394,6 +394,10 @@ pub(super) const MACHINE: &[(&str, &str)] = &[
         "ecc uncorrected page",
     ),
     (
+        "nvidia 0000:01:00.0: AER: can't recover (no error_detected callback)",
+        "pcie fatal 0000:01:00",
+    ),
+    (
         "pcieport 0000:00:1c.0: AER: Corrected error received: 0000:01:00.0",
         "pcie corrected 0000:01:00",
     ),

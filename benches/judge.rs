@@ -22,6 +22,20 @@ fn all_down(bencher: Bencher<'_, '_>, cameras: usize) {
     tick(bencher, cameras, 0.0);
 }
 
+/// A year of a healthy node with two cards and 18 cameras, a tick every ten seconds, each with fresh readings; at most
+/// 15 s.
+#[divan::bench(sample_count = 1, sample_size = 1)]
+fn year(bencher: Bencher<'_, '_>) {
+    const TICKS: u32 = 365 * 24 * 60 * 6;
+    let mut server = Server::new(18, 5.0);
+    bencher.counter(ItemsCount::new(TICKS)).bench_local(|| {
+        for _ in 0..TICKS {
+            let judgement = server.live();
+            assert!(judgement.report.findings.is_empty(), "all is well");
+        }
+    });
+}
+
 fn tick(bencher: Bencher<'_, '_>, cameras: usize, fps: f64) {
     let mut server = Server::new(cameras, fps);
     let first = server.look();

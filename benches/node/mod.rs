@@ -59,7 +59,10 @@ impl Server {
     }
 
     /// One tick, ten seconds after the one before, with fresh readings of everything.
-    #[allow(dead_code, reason = "each bench that shares this file needs other parts of it")]
+    #[allow(
+        dead_code,
+        reason = "each bench that shares this file needs other parts of it"
+    )]
     pub(crate) fn live(&mut self) -> Judgement {
         self.ticks += 1;
         let since = Duration::from_secs(10) * self.ticks;

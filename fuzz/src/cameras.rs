@@ -209,7 +209,7 @@ impl World {
         assert_eq!(report.cameras.len(), self.source.cameras.len());
         let cameras = report.cameras.iter();
         cameras
-            .map(|camera| (camera.id.clone(), camera.state))
+            .map(|camera| (camera.id.to_string(), camera.state))
             .collect()
     }
 }

@@ -4,7 +4,7 @@
 
 /// Every finding code of the outside but the family `gpu.xid.<N>`, also those that this version does not raise yet:
 /// a fleet's configuration is written for its newest agents.
-pub const CODES: [&str; 47] = [
+pub const CODES: [&str; 48] = [
     "gpu.lost",
     "gpu.missing",
     "gpu.hung",
@@ -23,6 +23,7 @@ pub const CODES: [&str; 47] = [
     "gpu.pcie_degraded",
     "gpu.pcie_replays",
     "gpu.clocks_stuck",
+    "gpu.memory_stuck",
     "gpu.slow_answers",
     "host.disk_full",
     "host.disk_io",

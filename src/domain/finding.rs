@@ -112,6 +112,8 @@ pub enum Code {
     GpuPcieReplays,
     /// `gpu.clocks_stuck`: the clocks stay low though the card is busy.
     GpuClocksStuck,
+    /// `gpu.memory_stuck`: memory in use by no program.
+    GpuMemoryStuck,
     /// `gpu.slow_answers`: the driver answers much slower than it used to.
     GpuSlowAnswers,
     /// `host.disk_full`: a file system is running out of space.
@@ -168,7 +170,7 @@ pub enum Code {
 
 impl Code {
     /// Every code but the Xid family, in the order of the contract.
-    pub const PLAIN: [Code; 44] = [
+    pub const PLAIN: [Code; 45] = [
         Code::GpuLost,
         Code::GpuMissing,
         Code::GpuHung,
@@ -187,6 +189,7 @@ impl Code {
         Code::GpuPcieDegraded,
         Code::GpuPcieReplays,
         Code::GpuClocksStuck,
+        Code::GpuMemoryStuck,
         Code::GpuSlowAnswers,
         Code::HostDiskFull,
         Code::HostDiskIo,
@@ -238,6 +241,7 @@ impl fmt::Display for Code {
             Code::GpuPcieDegraded => "gpu.pcie_degraded",
             Code::GpuPcieReplays => "gpu.pcie_replays",
             Code::GpuClocksStuck => "gpu.clocks_stuck",
+            Code::GpuMemoryStuck => "gpu.memory_stuck",
             Code::GpuSlowAnswers => "gpu.slow_answers",
             Code::HostDiskFull => "host.disk_full",
             Code::HostDiskIo => "host.disk_io",

@@ -340,6 +340,12 @@ impl Judge {
             capacity,
             findings: self.findings.open().cloned().collect(),
             host,
+            drives: seen
+                .drives
+                .value()
+                .map_or_else(Vec::new, |drives| drives.drives.clone()),
+            ups: seen.ups.value().cloned().unwrap_or_default(),
+            checks: seen.checks.value().cloned().unwrap_or_default(),
             gpus: seen
                 .gpus
                 .value()

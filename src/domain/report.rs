@@ -1,13 +1,14 @@
 //! The one type that flows: what sideline knows and thinks, and its versioned wire form (`status --json`).
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::finding::{Code, Finding};
 use super::moment::Moment;
-use super::snapshot::{Gpu, Host};
+use super::snapshot::{Check, DriveHealth, Gpu, Host, Ups};
 
 /// The wire form's version.
 pub const VERSION: u32 = 1;
@@ -31,6 +32,12 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// `null` until the host was read.
     pub host: Option<Host>,
+    /// How its disks say they are.
+    pub drives: Vec<DriveHealth>,
+    /// Its UPSes.
+    pub ups: Vec<Ups>,
+    /// What the operator's own checks said.
+    pub checks: Vec<Check>,
     /// Its GPUs.
     pub gpus: Vec<Gpu>,
     /// Its cameras.
@@ -149,7 +156,7 @@ pub enum Because {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Camera {
     /// Its id.
-    pub id: String,
+    pub id: Arc<str>,
     /// The kind of source that decided.
     pub source: &'static str,
     /// How it does.

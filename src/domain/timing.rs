@@ -139,6 +139,7 @@ impl Timing {
             Code::GpuClocksStuck => {
                 state(Hold::For(minutes(5)), MINUTE, "higher clocks, or no load")
             }
+            Code::GpuMemoryStuck => state(Hold::For(minutes(5)), MINUTE, "memory free, or used"),
             Code::GpuSlowAnswers => state(
                 Hold::For(MINUTE),
                 MINUTE,

@@ -223,7 +223,7 @@ impl Period {
             let usual = camera.usual_fps.filter(|usual| *usual > 0.0);
             let ratio = camera.fps.zip(usual).map(|(fps, usual)| fps / usual);
             self.add(Scope::Node, "CameraFpsRatio", ratio);
-            if let Some(scope) = self.detail(Scope::Camera(camera.id.clone())) {
+            if let Some(scope) = self.detail(Scope::Camera(camera.id.to_string())) {
                 self.add(scope.clone(), "CamerasUp", Some(is_up));
                 self.add(scope, "CameraFpsRatio", ratio);
             }

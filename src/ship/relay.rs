@@ -300,7 +300,7 @@ impl<'a> Desk<'a> {
             // The report lists its cameras by id.
             match report
                 .cameras
-                .binary_search_by(|camera| camera.id.as_str().cmp(id))
+                .binary_search_by(|camera| (*camera.id).cmp(id))
             {
                 Ok(at) if *is_here => self.put_camera(report, &report.cameras[at]),
                 Ok(_) | Err(_) => self.state.put(self.camera_topic(id), Vec::new()),

@@ -13,6 +13,7 @@ pub fn draw(report: &Value, colour: bool) -> String {
     head(&mut page, report);
     findings(&mut page, report);
     host(&mut page, report);
+    beside(&mut page, report);
     gpus(&mut page, report);
     cameras(&mut page, report);
     outlets(&mut page, report);
@@ -107,6 +108,39 @@ fn host(page: &mut Page, report: &Value) {
             short(word(&disk["mount"]), 24),
             percent(&disk["used_percent"])
         ));
+    }
+}
+
+/// UPSes and checks; disks only speak up in findings.
+fn beside(page: &mut Page, report: &Value) {
+    for ups in list(&report["ups"]) {
+        let left = ups["runtime_s"].as_f64().map_or(String::new(), |left| {
+            format!("  {:.0} min left", left / 60.0)
+        });
+        page.line(&format!(
+            "ups      {:<24} {:<10} {} charge{left}",
+            short(word(&ups["name"]), 24),
+            short(word(&ups["status"]), 10),
+            percent(&ups["charge_percent"]),
+        ));
+    }
+    for check in list(&report["checks"]) {
+        let state = word(&check["state"]);
+        page.piece("check    ");
+        page.start(paint_check(state), &format!("{state:<9}"));
+        page.line(&format!(
+            "{:<16} {}",
+            short(word(&check["name"]), 16),
+            short(word(&check["text"]), 44)
+        ));
+    }
+}
+
+fn paint_check(state: &str) -> &'static str {
+    match state {
+        "ok" => paint("ok"),
+        "critical" => paint("failing"),
+        _ => paint("degraded"),
     }
 }
 

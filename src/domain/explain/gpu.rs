@@ -18,7 +18,7 @@ const EKS_SOURCE: &str = "https://github.com/aws/eks-node-monitoring-agent/tree/
 const NVSENTINEL_SOURCE: &str = "https://github.com/rupalis-nv/NVSentinel/tree/0f60731";
 
 /// In the order of the configuration's list.
-pub(super) static TOPICS: [Topic; 19] = [
+pub(super) static TOPICS: [Topic; 20] = [
     Topic {
         code: "gpu.lost",
         title: "the driver says the card is gone from the bus",
@@ -364,6 +364,20 @@ pub(super) static TOPICS: [Topic; 19] = [
             EVENT_REASONS,
             "https://facebookresearch.github.io/gcm/docs/GCM_Health_Checks/",
         ],
+    },
+    Topic {
+        code: "gpu.memory_stuck",
+        title: "memory of the card is in use by no program",
+        fault: &[Fault::Driver, Fault::Application],
+        meaning: "No program uses the card, and more than a tenth of its memory is in use: what a \
+                  program that died has left behind, or one in a container that NVML does not \
+                  count.",
+        severity: "Info.",
+        opens: "After five minutes.",
+        clears: "When the memory is free, or a program uses the card.",
+        todo: "If new programs find too little memory, reset the card.",
+        others: &[],
+        sources: &[NVML],
     },
     Topic {
         code: "gpu.slow_answers",

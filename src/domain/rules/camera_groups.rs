@@ -1,6 +1,7 @@
 //! `cameras.group`: cameras that went together are one trouble with one cause, not one each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Look;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
@@ -20,7 +21,7 @@ pub struct Groups {
 
 #[derive(Debug, Clone)]
 struct Group {
-    members: BTreeSet<String>,
+    members: BTreeSet<Arc<str>>,
     /// When the latest of them went.
     latest: Moment,
     cause: Option<Cause>,
@@ -66,7 +67,7 @@ impl Groups {
                         cause: None,
                     });
                     for camera in together {
-                        if group.members.insert(camera.id.clone()) {
+                        if group.members.insert(Arc::clone(&camera.id)) {
                             group.latest = group.latest.max(camera.changed);
                         }
                     }
@@ -94,7 +95,7 @@ impl Groups {
                 .members
                 .iter()
                 .take(NAMED)
-                .map(String::as_str)
+                .map(|id| &**id)
                 .collect();
             let more = match group.members.len().saturating_sub(NAMED) {
                 0 => String::new(),
@@ -202,7 +203,7 @@ mod tests {
 
     fn camera(number: u8, gone_at: Option<u64>) -> Camera {
         Camera {
-            id: format!("hole{number:02}"),
+            id: format!("hole{number:02}").into(),
             source: "frigate",
             state: match gone_at {
                 Some(_) => CameraState::Down,

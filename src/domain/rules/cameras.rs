@@ -1,5 +1,6 @@
 //! How each camera does, all sources taken together, and the rules that follow from it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use crate::domain::snapshot::Ingest;
 #[derive(Debug, Clone, Default)]
 pub struct CameraMemory {
     /// Sorted by id.
-    known: Vec<(String, Track)>,
+    known: Vec<(Arc<str>, Track)>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,10 +56,10 @@ impl CameraMemory {
         let mut edges = Vec::new();
         let mut before = std::mem::take(&mut self.known).into_iter().peekable();
         for (id, view) in views {
-            while let Some((gone, track)) = before.next_if(|(old, _)| old.as_str() < id) {
-                edges.push(Edge::gone(gone, &track));
+            while let Some((gone, track)) = before.next_if(|(old, _)| &**old < id) {
+                edges.push(Edge::gone(&gone, &track));
             }
-            let (id, track) = match before.next_if(|(old, _)| old == id) {
+            let (id, track) = match before.next_if(|(old, _)| &**old == id) {
                 Some((id, mut track)) => {
                     let was = track.state;
                     track.see(&view, look);
@@ -70,11 +71,11 @@ impl CameraMemory {
                 None => {
                     let track = Track::first(&view, look.now);
                     edges.push(Edge::to(id, &track, None));
-                    (id.to_owned(), track)
+                    (Arc::from(id), track)
                 }
             };
             cameras.push(Camera {
-                id: id.clone(),
+                id: Arc::clone(&id),
                 source: view.source,
                 state: track.state,
                 fps: view.fps,
@@ -87,7 +88,7 @@ impl CameraMemory {
             });
             known.push((id, track));
         }
-        edges.extend(before.map(|(gone, track)| Edge::gone(gone, &track)));
+        edges.extend(before.map(|(gone, track)| Edge::gone(&gone, &track)));
         self.known = known;
         (cameras, edges)
     }
@@ -103,9 +104,9 @@ impl Edge {
         }
     }
 
-    fn gone(id: String, track: &Track) -> Self {
+    fn gone(id: &str, track: &Track) -> Self {
         Edge {
-            id,
+            id: id.to_owned(),
             state: None,
             was: Some(track.state),
             reason: None,
@@ -241,7 +242,7 @@ fn camera_rules(look: Look<'_>, camera: &Camera, found: &mut Found) {
             ),
         },
     };
-    let subject = Subject::Camera(camera.id.clone());
+    let subject = Subject::Camera(camera.id.to_string());
     let (severity, advice) = (Severity::Degraded, Advice::Inspect);
     found.push(Observed {
         opens_after: hold,

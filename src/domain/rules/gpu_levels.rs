@@ -45,6 +45,9 @@ const AWAKE: u32 = 2;
 /// Clocks below this share of the highest are stuck, where nothing holds them down.
 const STUCK_CLOCK: f64 = 0.4;
 
+/// The driver itself takes less of the memory.
+const STUCK_MEMORY: f64 = 0.1;
+
 /// Replays a minute and lane that are no fault, by PCIe generation.
 /// Source: DCGM modules/health/DcgmHealthWatch.cpp (72fa3fe), from the link's bit error rate.
 const REPLAYS_A_LANE: [f64; 6] = [0.15, 0.3, 0.48, 0.96, 1.92, 3.84];
@@ -124,6 +127,7 @@ pub fn observe(look: Look<'_>, gpus: &Gpus, memory: &Levels, found: &mut Found) 
         card.memory_repairs();
         card.recovery_action();
         card.clocks_stuck();
+        card.memory_stuck();
         let link = card.card.pci.as_ref().and_then(|pci| memory.links.get(pci));
         card.pcie_degraded(link.copied());
         if let Some(counters) = memory.counters.get(&card.card.id) {
@@ -134,7 +138,7 @@ pub fn observe(look: Look<'_>, gpus: &Gpus, memory: &Levels, found: &mut Found) 
 }
 
 /// Every code that is a level of a card.
-pub const CODES: [Code; 13] = [
+pub const CODES: [Code; 14] = [
     Code::GpuHot,
     Code::GpuPowerBrake,
     Code::GpuHwSlowdown,
@@ -148,6 +152,7 @@ pub const CODES: [Code; 13] = [
     Code::GpuPcieDegraded,
     Code::GpuPcieReplays,
     Code::GpuClocksStuck,
+    Code::GpuMemoryStuck,
 ];
 
 fn link(card: &Gpu) -> Option<Link> {
@@ -344,6 +349,22 @@ impl Card<'_, '_> {
                 format!("{clock} of {most} MHz at {busy:.0} % load, and no reason given");
             let (code, advice) = (Code::GpuClocksStuck, Advice::ResetGpu);
             self.bad(code, Severity::Degraded, advice, evidence);
+        }
+    }
+
+    /// `gpu.memory_stuck`: what a program that died has left behind. Only worth knowing: a program in another container
+    /// may not be counted.
+    fn memory_stuck(&mut self) {
+        let card = self.card;
+        let memory = card.memory_used_bytes.zip(card.memory_total_bytes);
+        let (Some((used, total)), Some(programs)) = (memory, card.processes) else {
+            return self.unsure(Code::GpuMemoryStuck);
+        };
+        if programs == 0 && total as f64 * STUCK_MEMORY <= used as f64 {
+            let used = bytesize::ByteSize(used).display().iec();
+            let evidence = format!("{used} in use, and no program uses the card");
+            let (code, advice) = (Code::GpuMemoryStuck, Advice::ResetGpu);
+            self.bad(code, Severity::Info, advice, evidence);
         }
     }
 

@@ -59,23 +59,29 @@ pub struct HostMemory {
     boot: String,
     /// Mount points that have been writable.
     writable: BTreeSet<String>,
-    /// Network interfaces that have had a link.
-    linked: BTreeSet<String>,
-    counters: BTreeMap<Counter, Rise>,
+    links: BTreeMap<String, Link>,
+    flips: BTreeMap<String, Flips>,
+    throttles: Rise,
     throttled: Option<Throttled>,
     /// Which reading was taken in last.
     taken_in: Option<Moment>,
 }
 
-/// A running total of the server.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Counter {
-    Corrected(String),
-    Uncorrected(String),
-    Carrier(String),
-    Errors(String),
-    Packets(String),
-    Throttles,
+/// The running totals of one network interface.
+#[derive(Debug, Clone, Default)]
+struct Link {
+    carrier: Rise,
+    errors: Rise,
+    packets: Rise,
+    /// It has had a link.
+    was_up: bool,
+}
+
+/// The running totals of one memory controller.
+#[derive(Debug, Clone, Default)]
+struct Flips {
+    corrected: Rise,
+    uncorrected: Rise,
 }
 
 /// Readings in which the processor had been slowed down.
@@ -113,40 +119,33 @@ impl HostMemory {
     }
 
     fn count(&mut self, host: &Host, at: Moment) {
-        let ecc = Timing::window(Code::HostMemoryEcc).within;
+        let day = Timing::window(Code::HostMemoryEcc).within;
         for controller in &host.memory_controllers {
-            let name = || controller.name.clone();
-            self.rise(Counter::Corrected(name()), controller.corrected, ecc, at);
-            self.rise(
-                Counter::Uncorrected(name()),
-                controller.uncorrected,
-                ecc,
-                at,
-            );
+            let flips = known(&mut self.flips, &controller.name);
+            flips.corrected.take_in(controller.corrected, day, at);
+            flips.uncorrected.take_in(controller.uncorrected, day, at);
         }
-        let flaps = Timing::window(Code::HostNic).within;
+        let flapping = Timing::window(Code::HostNic).within;
         for nic in host.networks.iter().filter(|nic| nic.physical) {
-            let name = || nic.name.clone();
-            if nic.up == Some(true) && !self.linked.contains(&nic.name) {
-                self.linked.insert(name());
-            }
-            for (counter, total, window) in [
-                (Counter::Carrier(name()), nic.carrier_changes_total, flaps),
-                (Counter::Errors(name()), nic.errors_total, PACKETS_WINDOW),
-                (Counter::Packets(name()), nic.packets_total, PACKETS_WINDOW),
+            let link = known(&mut self.links, &nic.name);
+            link.was_up |= nic.up == Some(true);
+            for (rise, total, window) in [
+                (&mut link.carrier, nic.carrier_changes_total, flapping),
+                (&mut link.errors, nic.errors_total, PACKETS_WINDOW),
+                (&mut link.packets, nic.packets_total, PACKETS_WINDOW),
             ] {
                 if let Some(total) = total {
-                    self.rise(counter, total, window, at);
+                    rise.take_in(total, window, at);
                 }
             }
         }
-        let hot = Timing::window(Code::HostCpuThrottled);
+        let window = Timing::window(Code::HostCpuThrottled).within;
         if let Some(total) = host.cpu_throttles_total
-            && self.rise(Counter::Throttles, total, hot.within, at)
+            && self.throttles.take_in(total, window, at)
         {
             let before = self
                 .throttled
-                .filter(|throttled| at - throttled.last <= hot.within);
+                .filter(|throttled| at - throttled.last <= window);
             self.throttled = Some(Throttled {
                 count: before.map_or(1, |throttled| throttled.count + 1),
                 first: before.map_or(at, |throttled| throttled.first),
@@ -154,16 +153,14 @@ impl HostMemory {
             });
         }
     }
+}
 
-    /// Takes in a total; returns whether it has risen since the one before.
-    fn rise(&mut self, counter: Counter, total: u64, window: Duration, at: Moment) -> bool {
-        let rise = self.counters.entry(counter).or_default();
-        rise.take_in(total, window, at)
+/// What is counted under a name; a new name is copied only once.
+fn known<'a, T: Default>(counted: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {
+    if !counted.contains_key(name) {
+        counted.insert(name.to_owned(), T::default());
     }
-
-    fn risen(&self, counter: &Counter) -> u64 {
-        self.counters.get(counter).map_or(0, |rise| rise.within().0)
-    }
+    counted.get_mut(name).expect("it was just put there")
 }
 
 /// All rules for the server.
@@ -230,15 +227,14 @@ fn link(nic: &Network, memory: &HostMemory, found: &mut Found) {
     if !nic.physical {
         return;
     }
-    let name = || nic.name.clone();
+    let Some(counted) = memory.links.get(&nic.name) else {
+        return;
+    };
     let limit = Timing::window(Code::HostNic);
     // Each loss is two changes: away and back.
-    let losses = memory.risen(&Counter::Carrier(name())).div_ceil(2);
-    let (bad, all) = (
-        memory.risen(&Counter::Errors(name())),
-        memory.risen(&Counter::Packets(name())),
-    );
-    let evidence = if nic.up == Some(false) && memory.linked.contains(&nic.name) {
+    let losses = counted.carrier.within().0.div_ceil(2);
+    let (bad, all) = (counted.errors.within().0, counted.packets.within().0);
+    let evidence = if nic.up == Some(false) && counted.was_up {
         format!("{} has lost its link", nic.name)
     } else if limit.count <= losses {
         let minutes = limit.within.as_secs() / 60;
@@ -255,7 +251,7 @@ fn link(nic: &Network, memory: &HostMemory, found: &mut Found) {
         return;
     };
     let (severity, advice) = (Severity::Degraded, Advice::Inspect);
-    let subject = Subject::Nic(name());
+    let subject = Subject::Nic(nic.name.clone());
     found.push(Observed::state(
         Code::HostNic,
         subject,
@@ -269,9 +265,10 @@ fn link(nic: &Network, memory: &HostMemory, found: &mut Found) {
 fn memory_errors(host: &Host, memory: &HostMemory, found: &mut Found) {
     let limit = Timing::window(Code::HostMemoryEcc).count;
     for controller in &host.memory_controllers {
-        let name = || controller.name.clone();
-        let bad = memory.risen(&Counter::Uncorrected(name()));
-        let corrected = memory.risen(&Counter::Corrected(name()));
+        let Some(flips) = memory.flips.get(&controller.name) else {
+            continue;
+        };
+        let (bad, corrected) = (flips.uncorrected.within().0, flips.corrected.within().0);
         let (severity, evidence) = if bad > 0 {
             (
                 Severity::Failing,
@@ -285,7 +282,7 @@ fn memory_errors(host: &Host, memory: &HostMemory, found: &mut Found) {
         } else {
             continue;
         };
-        let (subject, advice) = (Subject::Memory(name()), Advice::Replace);
+        let (subject, advice) = (Subject::Memory(controller.name.clone()), Advice::Replace);
         found.push(Observed::state(
             Code::HostMemoryEcc,
             subject,

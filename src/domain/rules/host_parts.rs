@@ -35,20 +35,12 @@ const READ_ONLY: u8 = 0x08;
 /// Takes in what is there. Returns nothing: what is gone stays remembered until it is accepted.
 pub(super) fn remember(host: &Host, machine: &mut Machine) {
     for drive in host.drives.iter().filter(|drive| is_built_in(drive)) {
-        let part = Part {
-            id: drive.id.clone().unwrap_or_else(|| drive.name.clone()),
-            name: drive.name.clone(),
-            model: drive.model.clone(),
-        };
-        add(&mut machine.drives, part);
+        let id = drive.id.as_ref().unwrap_or(&drive.name);
+        add(&mut machine.drives, id, &drive.name, drive.model.as_ref());
     }
     for nic in host.networks.iter().filter(|nic| nic.physical) {
-        let part = Part {
-            id: nic.mac.clone().unwrap_or_else(|| nic.name.clone()),
-            name: nic.name.clone(),
-            model: None,
-        };
-        add(&mut machine.nics, part);
+        let id = nic.mac.as_ref().unwrap_or(&nic.name);
+        add(&mut machine.nics, id, &nic.name, None);
     }
     machine.memory_bytes = machine.memory_bytes.max(host.memory_total_bytes);
 }
@@ -57,11 +49,19 @@ fn is_built_in(drive: &Drive) -> bool {
     !drive.removable && !drive.usb
 }
 
-fn add(parts: &mut Vec<Part>, part: Part) {
-    match parts.iter().position(|known| known.id == part.id) {
-        // Names change from boot to boot.
-        Some(known) if parts[known] != part => parts[known] = part,
-        Some(_) => {}
+fn add(parts: &mut Vec<Part>, id: &str, name: &str, model: Option<&String>) {
+    let known = parts.iter().position(|part| part.id == id);
+    // Names change from boot to boot.
+    if known.is_some_and(|known| parts[known].name == name) {
+        return;
+    }
+    let part = Part {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        model: model.cloned(),
+    };
+    match known {
+        Some(known) => parts[known] = part,
         None if parts.len() < PARTS => parts.push(part),
         None => {}
     }

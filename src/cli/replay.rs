@@ -188,6 +188,6 @@ fn table(summary: &Summary, any: bool) -> String {
 /// Of a line of a recording: what it says, if it is one of `sideline record`.
 fn record(raw: &str) -> Option<Record> {
     raw.starts_with(r#"{"at":"#)
-        .then(|| serde_json::from_str(raw).ok())
+        .then(|| Record::parse(raw).ok())
         .flatten()
 }

@@ -91,12 +91,7 @@ impl Groups {
             if group.cause.is_none() {
                 group.cause = cause(lost_gpus, &found.observed);
             }
-            let names: Vec<&str> = group
-                .members
-                .iter()
-                .take(NAMED)
-                .map(|id| &**id)
-                .collect();
+            let names: Vec<&str> = group.members.iter().take(NAMED).map(|id| &**id).collect();
             let more = match group.members.len().saturating_sub(NAMED) {
                 0 => String::new(),
                 more => format!(" and {more} more"),

@@ -1,6 +1,7 @@
 //! The agent: the parts of the house, the tick that judges, and reload.
 
 mod notes;
+mod orders;
 mod outlets;
 mod part;
 pub mod record;
@@ -16,7 +17,7 @@ use anyhow::Context;
 use futures_util::future::{FutureExt, select_all};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
@@ -26,7 +27,7 @@ use crate::config::{Config, FailoverMode};
 use crate::domain::judge::{Judge, Judgement, Surroundings};
 use crate::domain::moment::Moment;
 use crate::domain::report::{EventKind, Node, Outlet, Report};
-use crate::domain::snapshot::KernelLog;
+use crate::status::orders::{self as told, Order};
 use crate::status::server;
 use crate::store::{Keeping, Limits, Store, inspect};
 
@@ -59,7 +60,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let identity = identify(config);
-    let mut house = House::open(config, &identity, show).await?;
+    let (orders, mut ordered) = told::channel();
+    let mut house = House::open(config, &identity, orders, show).await?;
     house.furnish(config, &identity).await?;
     house.announce("started").await?;
     let mut watchdog = Watchdog::ready();
@@ -77,6 +79,7 @@ pub async fn run(
                     Err(error) => tracing::error!("the old configuration stays in force: {error:#}"),
                 },
             },
+            Some(order) = ordered.recv() => house.carry_out(order).await?,
             stirred = house.stir() => match stirred {
                 Ok(()) => tokio::time::sleep(COALESCE).await,
                 Err(error) => break Err(error),
@@ -171,6 +174,8 @@ struct House {
     socket: Option<Part<PathBuf, ()>>,
     metrics: Option<Part<String, ()>>,
     latest: watch::Sender<Option<Arc<Report>>>,
+    /// The socket's end of the way by which orders come in.
+    orders: mpsc::Sender<Order>,
     show: Option<fn(&Report)>,
     kernel_kept: Moment,
 }
@@ -180,6 +185,7 @@ impl House {
     async fn open(
         config: &Config,
         identity: &Identity,
+        orders: mpsc::Sender<Order>,
         show: Option<fn(&Report)>,
     ) -> anyhow::Result<Self> {
         let opening = Clock::start(None).now();
@@ -193,8 +199,7 @@ impl House {
             if let Some(restart) = restart::unclean(&memory, written, &identity.boot, clock.now()) {
                 memory.restarted(restart);
             }
-            // Another boot: what the kernel said before it is history.
-            memory.kernel = KernelLog::default();
+            memory.begin_boot();
             memory.boot.clone_from(&identity.boot);
         }
         memory.stopped = false;
@@ -214,6 +219,7 @@ impl House {
             socket: None,
             metrics: None,
             latest: watch::Sender::new(None),
+            orders,
             show,
             kernel_kept: Moment::BOOT,
         })
@@ -261,6 +267,7 @@ impl House {
                     listener,
                     path.clone(),
                     self.latest.subscribe(),
+                    self.orders.clone(),
                     tasks.token(),
                 );
                 tasks.spawn("the status socket", task);
@@ -310,7 +317,7 @@ impl House {
         self.tell(judgement).await
     }
 
-    /// Journals that the agent has started or stops, with the report that holds then.
+    /// Journals what the agent itself has done, with the report that holds then; both are kept.
     async fn announce(&mut self, what: &'static str) -> anyhow::Result<()> {
         let agent = env!("CARGO_PKG_VERSION").to_owned();
         let now = self.clock.now();

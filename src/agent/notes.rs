@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::memory::Memory;
 use crate::domain::moment::Now;
-use crate::store::{Draft, Keep, Store};
+use crate::store::{Draft, Keep, Keeping, Store};
 
 /// A healthy disk has written a commit long before. A disk that hangs must not hold up the watching.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -39,6 +39,15 @@ impl Notes {
     /// The memory has changed.
     pub(super) fn has_changed(&mut self) {
         self.changed = true;
+    }
+
+    /// Why what was noted is not on disk; `None` where it is.
+    pub(super) fn unkept(&self) -> Option<String> {
+        match self.store.keeping() {
+            Keeping::InMemory { why } => Some(why),
+            Keeping::OnDisk if self.hanging.is_some() => Some("it does not answer".to_owned()),
+            Keeping::OnDisk => None,
+        }
     }
 
     /// Keeps the memory, where it has changed, and these events; returns when they are kept, or the disk hangs.

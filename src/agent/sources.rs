@@ -11,9 +11,10 @@ use crate::clock::Clock;
 use crate::collect::drives::Asking;
 use crate::collect::{cameras, checks, drives, gpus, host, kernel_log, ups};
 use crate::config::{self, Config};
+use crate::domain::inventory::Accepted;
 use crate::domain::judge::{Judge, Judgement, Surroundings};
 use crate::domain::memory::Memory;
-use crate::domain::moment::Now;
+use crate::domain::moment::{Moment, Now};
 use crate::domain::reading::Reading;
 use crate::domain::record::{Said, Word};
 use crate::domain::snapshot::{CameraSource, Check, Drives, Gpus, Host, KernelLog, Snapshot, Ups};
@@ -147,6 +148,15 @@ impl Sources {
 
     /// Shows the judge what the sources say now.
     pub(super) fn judge(&mut self, judge: &mut Judge, around: Surroundings, now: Now) -> Judgement {
+        self.show(|seen| judge.judge(seen, around, now))
+    }
+
+    /// Shows the judge what the sources say now, for what the node should have.
+    pub(super) fn accept_inventory(&mut self, judge: &mut Judge, now: Moment) -> Accepted {
+        self.show(|seen| judge.accept_inventory(seen, now))
+    }
+
+    fn show<T>(&mut self, look: impl FnOnce(Snapshot<'_>) -> T) -> T {
         let host = self
             .host
             .as_mut()
@@ -183,7 +193,7 @@ impl Sources {
             checks: checks.as_deref().unwrap_or(&Reading::Pending),
             cameras: &cameras,
         };
-        judge.judge(seen, around, now)
+        look(seen)
     }
 
     /// What has been said since this was last asked, to be recorded.

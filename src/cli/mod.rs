@@ -4,6 +4,7 @@ pub mod check;
 pub mod config;
 pub mod explain;
 pub mod fit;
+pub mod inventory;
 pub mod load;
 pub mod log;
 pub mod outbox;
@@ -71,6 +72,9 @@ enum Command {
     /// Look into the outbox: what waits to be sent, what was lost
     #[command(subcommand, after_help = outbox::ABOUT)]
     Outbox(outbox::OutboxCommand),
+    /// Show the hardware that this node remembers; accept a planned change
+    #[command(subcommand, after_help = inventory::ABOUT)]
+    Inventory(inventory::InventoryCommand),
     /// Say what a finding code means, who is at fault and what to do
     #[command(after_help = explain::ABOUT)]
     Explain(explain::Options),
@@ -127,6 +131,9 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Check(options) => check::main(&options, config),
         Command::Fit => fit::main(&socket(&arguments.socket, config)?),
         Command::Outbox(command) => outbox::run(command, config),
+        Command::Inventory(command) => {
+            inventory::run(command, &socket(&arguments.socket, config)?, config)
+        }
         Command::Explain(options) => explain::main(&options),
         Command::Replay(options) => replay::main(&options, config),
         Command::Record(options) => record::main(&options, config),

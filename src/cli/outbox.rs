@@ -93,7 +93,7 @@ pub fn run(command: OutboxCommand, config: Option<&Path>) -> anyhow::Result<Exit
 }
 
 /// Where the agent keeps it: for an ordinary user without an agent of their own, the service.
-fn folder(config: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub(super) fn folder(config: Option<&Path>) -> anyhow::Result<PathBuf> {
     let loaded = load::load(config)?;
     let (own, service) = (loaded.config.paths.state, Paths::default().state);
     let meant = loaded.file.is_none() && !own.join(FILE).exists() && service.exists();

@@ -124,9 +124,10 @@ fn is_of_dead_card(seen: &Observed) -> bool {
         let class = xid::look_up(number).class;
         matches!(class, Class::Decode | Class::FollowText)
     };
-    let code = match seen.code {
-        Code::GpuXid(number) => !of_links(number),
-        code => matches!(code, Code::GpuLost | Code::GpuDriver),
+    let code = if let Code::GpuXid(number) = seen.code {
+        !of_links(number)
+    } else {
+        matches!(seen.code, Code::GpuLost | Code::GpuDriver)
     };
     code && seen.severity == Severity::Failing && seen.subject.gpu().is_some()
 }

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use super::capacity::capacity;
 use super::correlate::{self, Circumstances};
 use super::findings::{Change, Findings, Found};
+use super::inventory::{self, Accepted};
 use super::memory::Memory;
 use super::moment::{Moment, Now};
 use super::reading::Reading;
@@ -123,6 +124,7 @@ impl Judge {
             || memory.available != available
             || memory.inventory != self.gpus.inventory
             || memory.links != self.gpus.levels.links
+            || memory.recovered != self.gpus.recovered
             || memory.usual_answer_s != self.gpus.usual_answer_s
             || memory.driver != self.gpus.driver
             || memory.on_battery != self.on_battery
@@ -132,12 +134,20 @@ impl Judge {
             memory.available = available;
             memory.inventory.clone_from(&self.gpus.inventory);
             memory.links.clone_from(&self.gpus.levels.links);
+            memory.recovered.clone_from(&self.gpus.recovered);
             memory.usual_answer_s = self.gpus.usual_answer_s;
             memory.machine.clone_from(&self.host.machine);
             memory.driver.clone_from(&self.gpus.driver);
             memory.on_battery = self.on_battery;
         }
         changed
+    }
+
+    /// Takes the hardware as it is seen now for what it should be, and forgets the rest; what is gone is no finding
+    /// from the next tick on.
+    pub fn accept_inventory(&mut self, seen: Snapshot<'_>, now: Moment) -> Accepted {
+        let (gpus, machine) = (&mut self.gpus, &mut self.host.machine);
+        inventory::accept(gpus, machine, seen, &self.config, now)
     }
 
     /// One tick.

@@ -6,8 +6,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::moment::Verified;
-use super::snapshot::{Gpu, KernelLog};
+use super::moment::{Moment, Verified};
+use super::snapshot::{Drive, Gpu, KernelLog, Network};
 
 /// What a node remembers across restarts of the agent and of the machine.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct Memory {
     pub seq: u64,
     /// Connections that the relay has opened: fences a late will off a live node.
     pub session: u64,
-    /// The boot that `kernel` and `clock` belong to.
+    /// The boot that `kernel`, `recovered` and `clock` belong to.
     pub boot: String,
     /// Slots that the node offered last.
     pub available: Option<u32>,
@@ -27,6 +27,8 @@ pub struct Memory {
     pub machine: Machine,
     /// The best PCIe link that each slot has shown under load, by PCI address.
     pub links: BTreeMap<String, Link>,
+    /// When a card last came back, or was accepted as gone: by UUID, and by PCI address where it is gone.
+    pub recovered: BTreeMap<String, Moment>,
     /// The version of NVIDIA's driver that was loaded last.
     pub driver: Option<String>,
     /// How long this node's GPUs usually take to answer, in seconds.
@@ -49,6 +51,12 @@ impl Memory {
     pub fn clock_in(&self, boot: &str) -> Option<Verified> {
         // A boot that has no name is not known to be the same.
         self.clock.filter(|_| self.boot == boot && !boot.is_empty())
+    }
+
+    /// Another boot begins: what the kernel said before it is history, and so are that boot's moments.
+    pub fn begin_boot(&mut self) {
+        self.kernel = KernelLog::default();
+        self.recovered.clear();
     }
 
     /// Takes in a restart that nobody asked for.
@@ -74,6 +82,9 @@ pub const RESTARTS: usize = 16;
 /// How many disks and network interfaces are remembered at most, of each.
 pub const PARTS: usize = 64;
 
+/// A server that shows less of the memory it had than this has lost a module, not a few pages to its firmware.
+const MEMORY_LEFT: f64 = 0.97;
+
 /// The server's other hardware.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -86,6 +97,16 @@ pub struct Machine {
     pub memory_bytes: Option<u64>,
 }
 
+impl Machine {
+    /// The memory that this machine once had, in bytes, where `now` is clearly less.
+    #[must_use]
+    pub fn had_more_memory(&self, now: Option<u64>) -> Option<u64> {
+        let now = now?;
+        self.memory_bytes
+            .filter(|once| (now as f64) < *once as f64 * MEMORY_LEFT)
+    }
+}
+
 /// A part of the server that can go missing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -96,6 +117,20 @@ pub struct Part {
     pub name: String,
     /// What it is, for a person.
     pub model: Option<String>,
+}
+
+impl Part {
+    /// Whether it is this disk.
+    #[must_use]
+    pub fn is_drive(&self, drive: &Drive) -> bool {
+        drive.id.as_ref().unwrap_or(&drive.name) == &self.id
+    }
+
+    /// Whether it is this network interface.
+    #[must_use]
+    pub fn is_nic(&self, nic: &Network) -> bool {
+        nic.mac.as_ref().unwrap_or(&nic.name) == &self.id
+    }
 }
 
 /// A PCIe link.

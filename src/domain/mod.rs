@@ -6,6 +6,7 @@ pub mod correlate;
 pub mod explain;
 pub mod finding;
 pub mod findings;
+pub mod inventory;
 pub mod judge;
 pub mod kernel_event;
 pub mod kernel_facts;

@@ -214,7 +214,7 @@ impl Replay {
                 on_battery: false,
             });
         }
-        self.memory.kernel = KernelLog::default();
+        self.memory.begin_boot();
         self.seen = Seen::new();
         self.began = began;
         self.moment = Moment::BOOT;

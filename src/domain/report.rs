@@ -358,9 +358,9 @@ pub enum EventKind {
         /// Why.
         reason: Option<CameraReason>,
     },
-    /// The agent started or stopped.
+    /// The agent started or stopped, or was told to do something.
     Agent {
-        /// `started` or `stopped`.
+        /// `started`, `stopped` or `inventory accepted`.
         what: &'static str,
         /// Its version.
         agent: String,

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
@@ -15,18 +15,17 @@ use tokio::net::UnixStream;
 /// # Errors
 /// No agent answers, or it has no report yet.
 pub async fn report(socket: &Path) -> anyhow::Result<Value> {
-    let answer = get(socket, "/v1/report").await?;
-    let status = answer.status();
-    let body = answer
-        .into_body()
-        .collect()
-        .await
-        .context("the agent's answer broke off")?
-        .to_bytes();
-    if status != StatusCode::OK {
-        bail!("the agent says: {}", String::from_utf8_lossy(&body).trim());
-    }
-    serde_json::from_slice(&body).context("the agent's answer is no report")
+    json(get(socket, "/v1/report").await?).await
+}
+
+/// Tells the running agent to take the hardware of now for what it should be. Returns what it has forgotten, as
+/// `domain::inventory::Accepted` in its wire form.
+///
+/// # Errors
+/// No agent answers, or it does not take orders from this user.
+pub async fn accept_inventory(socket: &Path) -> anyhow::Result<Value> {
+    let answer = ask(socket, Method::POST, "/v1/inventory/accept").await;
+    json(answer.context("only a running agent knows what is there now")?).await
 }
 
 /// Whether the node may take new work.
@@ -65,7 +64,26 @@ pub async fn watch(
     bail!("the agent has stopped, or reads its configuration again")
 }
 
+/// What an answer holds, where it is a good one.
+async fn json(answer: Response<Incoming>) -> anyhow::Result<Value> {
+    let status = answer.status();
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .context("the agent's answer broke off")?
+        .to_bytes();
+    if status != StatusCode::OK {
+        bail!("the agent says: {}", String::from_utf8_lossy(&body).trim());
+    }
+    serde_json::from_slice(&body).context("the agent's answer is no JSON")
+}
+
 async fn get(socket: &Path, path: &str) -> anyhow::Result<Response<Incoming>> {
+    ask(socket, Method::GET, path).await
+}
+
+async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         anyhow!(
             "no agent answers at {} ({error}); `sideline run` starts one, `systemctl status sideline` shows the service, \
@@ -78,7 +96,9 @@ async fn get(socket: &Path, path: &str) -> anyhow::Result<Response<Incoming>> {
         .context("the agent speaks no HTTP")?;
     // The connection is driven for as long as its answer is read.
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
         .header("host", "sideline")
         .body(Empty::<Bytes>::new())?;
     sender

@@ -15,9 +15,10 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use futures_util::stream::{self, Stream};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::orders::{self, Order, Peer};
 use super::prometheus;
 use crate::domain::report::Report;
 
@@ -61,6 +62,7 @@ pub async fn run(
     listener: UnixListener,
     path: PathBuf,
     latest: Latest,
+    orders: mpsc::Sender<Order>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let app = Router::new()
@@ -68,7 +70,9 @@ pub async fn run(
         .route("/v1/stream", get(stream))
         .route("/v1/fit", get(fit))
         .route("/metrics", get(metrics))
-        .with_state(latest);
+        .with_state(latest)
+        .merge(orders::routes(orders))
+        .into_make_service_with_connect_info::<Peer>();
     tokio::select! {
         served = axum::serve(listener, app) => served.context("the status socket")?,
         () = cancel.cancelled() => {}

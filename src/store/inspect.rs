@@ -156,6 +156,22 @@ impl Outboxes {
         self.database.is_some()
     }
 
+    /// What the node remembers; `None` where nothing was ever kept.
+    ///
+    /// # Errors
+    /// The file is damaged where that would stand, or says what nobody understands.
+    pub fn memory(&self) -> Result<Option<Memory>, Unreadable> {
+        let Some(database) = &self.database else {
+            return Ok(None);
+        };
+        let fields = database.remembered();
+        let fields = fields.map_err(|error| self.trouble(&error))?;
+        let memory = serde_json::from_value(serde_json::Value::Object(fields));
+        memory
+            .map(Some)
+            .map_err(|error| self.unreadable(&format!("remembers what is no memory: {error}")))
+    }
+
     /// How a journal stands.
     ///
     /// # Errors

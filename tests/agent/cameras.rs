@@ -185,6 +185,11 @@ async fn sick_cards_and_cameras_are_told_by_name_while_they_are_sick() {
     field.stats(stats(5.0, ("hole07", 0.0)));
     field.kernel_says(&xid(79));
     field.until_state("failing").await;
+    let is_down = |report: &Value| {
+        let findings = report["findings"].as_array();
+        findings.is_some_and(|all| all.iter().any(|one| one["code"] == "camera.down"))
+    };
+    field.until("a camera that is down", is_down).await;
     field.aws.until(|log| told_by_name(log, CARDS[1])).await;
     // From now on, every period.
     field.aws.clear();

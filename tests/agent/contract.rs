@@ -53,8 +53,8 @@ async fn the_report() {
     let checked: Value = serde_json::from_str(&checked.out).expect("JSON");
 
     for report in [&streamed, &status, &served, &checked] {
-        let sections =
-            "version at seq node verdict capacity findings host gpus cameras outlets failover";
+        let sections = "version at seq node verdict capacity findings host drives ups checks gpus \
+                        cameras outlets failover";
         assert_eq!(keys(report).join(" "), sections);
         assert_eq!(report["version"], 1);
         assert_time(&report["at"]);

@@ -121,16 +121,14 @@ impl Field {
 
     /// Runs `sideline` with these arguments to its end.
     pub(crate) async fn sideline(&self, arguments: &[&str]) -> Answer {
-        let run = self.command(arguments).output();
-        let run = tokio::time::timeout(PATIENCE, run).await;
-        let output = run
-            .unwrap_or_else(|_| panic!("sideline {arguments:?} does not end"))
-            .expect("the program starts");
-        Answer {
-            status: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        answer(self.command(arguments), arguments).await
+    }
+
+    /// The same as another user; only root can.
+    pub(crate) async fn sideline_as(&self, user: u32, arguments: &[&str]) -> Answer {
+        let mut command = self.command(arguments);
+        command.uid(user).gid(user);
+        answer(command, arguments).await
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -342,6 +340,19 @@ impl Field {
 impl Drop for Field {
     fn drop(&mut self) {
         self.frigate.abort();
+    }
+}
+
+async fn answer(mut command: Command, arguments: &[&str]) -> Answer {
+    let run = command.output();
+    let run = tokio::time::timeout(PATIENCE, run).await;
+    let output = run
+        .unwrap_or_else(|_| panic!("sideline {arguments:?} does not end"))
+        .expect("the program starts");
+    Answer {
+        status: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 

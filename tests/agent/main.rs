@@ -14,6 +14,7 @@ mod disk;
 mod fake_nvml;
 mod field;
 mod gpus;
+mod inventory;
 mod kernel_log;
 mod lives;
 #[path = "../servers/mosquitto.rs"]

@@ -8,6 +8,7 @@ use super::{Look, gpu_kernel, gpu_levels};
 use crate::config::{Enabled, Expected};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
+use crate::domain::inventory::{Forgotten, Kind};
 use crate::domain::memory::{Memory, RememberedGpu};
 use crate::domain::moment::Moment;
 use crate::domain::reading::Reading;
@@ -52,8 +53,9 @@ pub struct GpuMemory {
     silent: BTreeSet<String>,
     /// Cards whose driver wants them reset.
     wanted: BTreeSet<String>,
-    /// When a card last came back after it had not answered: faults before that are history.
-    recovered: BTreeMap<String, Moment>,
+    /// When a card last came back after it had not answered, or was accepted as gone, by id, and then by PCI address
+    /// too: faults before that are history.
+    pub recovered: BTreeMap<String, Moment>,
     /// The latest answers' times.
     answers: VecDeque<Duration>,
     /// What the cards drew last, and may draw, in watts.
@@ -75,6 +77,7 @@ impl GpuMemory {
             levels: Levels::new(memory.links.clone()),
             usual_answer_s: memory.usual_answer_s,
             driver: memory.driver.clone(),
+            recovered: memory.recovered.clone(),
             ..GpuMemory::default()
         }
     }
@@ -159,6 +162,35 @@ impl GpuMemory {
             pci: card.pci.clone(),
             serial: card.serial.clone(),
         });
+    }
+
+    /// Takes `listed`, all cards of a whole reading, for all that there should be. Forgets the others, the links of
+    /// slots that do not hold the same card any more, and how long answers usually take. Returns what is forgotten.
+    pub fn accept(&mut self, listed: &[Gpu], now: Moment) -> Vec<Forgotten> {
+        let mut forgotten = Vec::new();
+        let mut same_slots = BTreeSet::new();
+        for mut card in std::mem::take(&mut self.inventory) {
+            if let Some(seen) = listed.iter().find(|seen| seen.id == card.id) {
+                let slot = seen.pci.clone().or(card.pci.clone());
+                if slot == card.pci {
+                    same_slots.extend(slot.clone());
+                }
+                card.pci = slot;
+                self.inventory.push(card);
+                continue;
+            }
+            self.silent.remove(&card.id);
+            self.wanted.remove(&card.id);
+            self.power.remove(&card.id);
+            // Where nothing is remembered any more, the kernel's old lines are an address's.
+            self.recovered.extend(card.pci.map(|pci| (pci, now)));
+            self.recovered.insert(card.id.clone(), now);
+            forgotten.push(Forgotten::new(Kind::Gpu, card.id, card.name));
+        }
+        forgotten.extend(self.levels.keep_slots(&same_slots));
+        self.usual_answer_s = None;
+        self.answers.clear();
+        forgotten
     }
 
     fn count_programs(&mut self, cards: &[Gpu], now: Moment) {

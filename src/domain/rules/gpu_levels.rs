@@ -1,10 +1,11 @@
 //! Rules for what a card measures of itself: heat, power, fans, memory errors, its PCIe link, its clocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Look;
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
+use crate::domain::inventory::{Forgotten, Kind};
 use crate::domain::memory::Link;
 use crate::domain::moment::Moment;
 use crate::domain::rise::Rise;
@@ -104,9 +105,17 @@ impl Levels {
         }
     }
 
-    /// Forgets a slot, whose card was changed on purpose.
-    pub fn forget(&mut self, pci: &str) {
-        self.links.remove(pci);
+    /// Forgets the links of all other slots, whose cards were changed on purpose. Returns what is forgotten.
+    pub fn keep_slots(&mut self, slots: &BTreeSet<String>) -> Vec<Forgotten> {
+        let (kept, gone) = std::mem::take(&mut self.links)
+            .into_iter()
+            .partition(|(pci, _)| slots.contains(pci));
+        self.links = kept;
+        let forget = |(pci, link): (String, Link)| {
+            let name = Some(link.to_string());
+            Forgotten::new(Kind::Link, pci, name)
+        };
+        BTreeMap::into_iter(gone).map(forget).collect()
     }
 }
 

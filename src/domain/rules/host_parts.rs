@@ -6,11 +6,8 @@ use crate::domain::findings::{Found, Observed};
 use crate::domain::memory::{Machine, PARTS, Part};
 use crate::domain::reading::Reading;
 use crate::domain::snapshot::{
-    Check, CheckState, Drive, DriveHealth, Drives, Host, Network, Smart, Ups, UpsPower,
+    Check, CheckState, Drive, DriveHealth, Drives, Host, Smart, Ups, UpsPower,
 };
-
-/// A server that shows less of the memory it had than this has lost a module, not a few pages to its firmware.
-const MEMORY_LEFT: f64 = 0.97;
 
 /// A disk that has used up its maker's promise.
 const WORN_PERCENT: u16 = 100;
@@ -74,22 +71,19 @@ pub(super) fn missing(host: &Host, machine: &Machine, found: &mut Found) {
         found.push(Observed::state(code, subject, severity, advice, evidence));
     };
     for part in &machine.drives {
-        let is = |drive: &Drive| drive.id.as_ref().unwrap_or(&drive.name) == &part.id;
-        if !host.drives.iter().any(is) {
+        if !host.drives.iter().any(|drive| part.is_drive(drive)) {
             let subject = Subject::Disk(part.name.clone());
             miss(Code::HostDiskMissing, subject, gone("disk", part));
         }
     }
     for part in &machine.nics {
-        let is = |nic: &Network| nic.mac.as_ref().unwrap_or(&nic.name) == &part.id;
-        if !host.networks.iter().any(is) {
+        if !host.networks.iter().any(|nic| part.is_nic(nic)) {
             let subject = Subject::Nic(part.name.clone());
             miss(Code::HostNic, subject, gone("network interface", part));
         }
     }
-    if let (Some(now), Some(once)) = (host.memory_total_bytes, machine.memory_bytes)
-        && (now as f64) < once as f64 * MEMORY_LEFT
-    {
+    let now = host.memory_total_bytes;
+    if let Some((now, once)) = now.zip(machine.had_more_memory(now)) {
         let [now, once] = [now, once].map(|bytes| bytesize::ByteSize(bytes).display().iec());
         let evidence = format!("{now} of memory, it had {once}");
         miss(Code::HostMemoryMissing, Subject::Host, evidence);

@@ -134,6 +134,15 @@ impl KernelFact {
         self.recent(window, now).count()
     }
 
+    /// When there will be fewer than `count` bursts of it in the last `window`, if no other comes.
+    #[must_use]
+    pub fn fewer_at(&self, count: usize, window: Duration) -> Option<Moment> {
+        let mut times: Vec<Moment> = self.recent.iter().map(|episode| episode.last).collect();
+        times.sort_unstable();
+        let last = times.len().checked_sub(count)?;
+        Some(*times.get(last)? + window + Duration::from_millis(1))
+    }
+
     /// How many different processes named by it in the last `window`; lines without one name none.
     #[must_use]
     pub fn processes_within(&self, window: Duration, now: Moment) -> usize {

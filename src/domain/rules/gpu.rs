@@ -153,15 +153,21 @@ impl GpuMemory {
     }
 
     fn remember(&mut self, card: &Gpu) {
-        if card.id.is_empty() || self.inventory.iter().any(|known| known.id == card.id) {
-            return;
+        let known = self.inventory.iter_mut().find(|known| known.id == card.id);
+        match known {
+            // Cards may change places.
+            Some(known) if known.pci != card.pci && card.pci.is_some() => {
+                known.pci.clone_from(&card.pci);
+            }
+            Some(_) => {}
+            None if card.id.is_empty() => {}
+            None => self.inventory.push(RememberedGpu {
+                id: card.id.clone(),
+                name: card.name.clone(),
+                pci: card.pci.clone(),
+                serial: card.serial.clone(),
+            }),
         }
-        self.inventory.push(RememberedGpu {
-            id: card.id.clone(),
-            name: card.name.clone(),
-            pci: card.pci.clone(),
-            serial: card.serial.clone(),
-        });
     }
 
     /// Takes `listed`, all cards of a whole reading, for all that there should be. Forgets the others, the links of

@@ -11,7 +11,7 @@ use crate::domain::kernel_event::{KernelEvent, PcieSeverity};
 use crate::domain::kernel_facts::KernelFact;
 use crate::domain::reading::Reading;
 use crate::domain::snapshot::KernelLog;
-use crate::domain::timing::Timing;
+use crate::domain::timing::{Repeats, Timing};
 
 /// Medium errors at so many times within a day are no single bad spot.
 const AGAIN: usize = 3;
@@ -130,6 +130,7 @@ fn observe_fact(
                 true => (Degraded, Advice::Inspect),
                 false => (Severity::Info, Advice::None),
             };
+            wake_when_fewer(look, fact, limit, found);
             of_host(Code::HostCpuThrottled, severity, advice)
         }
         KernelEvent::HungTask => of_host(Code::HostHungTask, Degraded, Advice::Inspect),
@@ -139,12 +140,14 @@ fn observe_fact(
         KernelEvent::Oops => of_host(Code::HostHungTask, Degraded, Advice::Reboot),
         KernelEvent::Lockup { hard: true } => of_host(Code::HostHungTask, Failing, Advice::Reboot),
         KernelEvent::Panic => of_host(Code::HostHungTask, Failing, Advice::Reboot).map(held),
-        KernelEvent::NicDown { nic } => nic_down(look, log, nic, fact),
+        KernelEvent::NicDown { nic } => nic_down(look, log, nic, fact, found),
         KernelEvent::NicTxTimeout { nic } => {
             let subject = Subject::Nic(nic.clone());
             let silent = seen(Code::HostNic, subject, Degraded, Advice::Inspect);
             let over = fact.last + look.config.judge.forget_after;
-            found.wake(over);
+            if look.now.moment < over {
+                found.wake(over);
+            }
             (look.now.moment < over).then(|| held(silent).after(Duration::ZERO))
         }
         KernelEvent::NicUp { .. }
@@ -158,7 +161,13 @@ fn observe_fact(
 }
 
 /// `host.nic`: down until it is up again, or down too often.
-fn nic_down(look: Look<'_>, log: &KernelLog, nic: &str, fact: &KernelFact) -> Option<Observed> {
+fn nic_down(
+    look: Look<'_>,
+    log: &KernelLog,
+    nic: &str,
+    fact: &KernelFact,
+    found: &mut Found,
+) -> Option<Observed> {
     let limit = Timing::window(Code::HostNic);
     let is_up = KernelEvent::NicUp {
         nic: nic.to_owned(),
@@ -170,6 +179,7 @@ fn nic_down(look: Look<'_>, log: &KernelLog, nic: &str, fact: &KernelFact) -> Op
         networks.any(|network| network.name == nic && network.up == Some(true))
     });
     let losses = fact.episodes_within(limit.within, look.now.moment) as u64;
+    wake_when_fewer(look, fact, limit, found);
     let evidence = if limit.count <= losses {
         let minutes = limit.within.as_secs() / 60;
         format!("{nic} has lost its link {losses} times within {minutes} min")
@@ -181,6 +191,15 @@ fn nic_down(look: Look<'_>, log: &KernelLog, nic: &str, fact: &KernelFact) -> Op
     let (code, subject) = (Code::HostNic, Subject::Nic(nic.to_owned()));
     let (severity, advice) = (Severity::Degraded, Advice::Inspect);
     Some(Observed::state(code, subject, severity, advice, evidence))
+}
+
+/// A window that empties changes what a rule says, with no line to tell of it.
+fn wake_when_fewer(look: Look<'_>, fact: &KernelFact, limit: Repeats, found: &mut Found) {
+    let count = usize::try_from(limit.count).unwrap_or(usize::MAX);
+    let fewer = fact.fewer_at(count, limit.within);
+    if let Some(at) = fewer.filter(|at| look.now.moment < *at) {
+        found.wake(at);
+    }
 }
 
 /// Whether anything of ours is mounted from a device, as far as is known.

@@ -100,8 +100,11 @@ pub async fn run(
 /// # Errors
 /// A collector broke.
 pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result<Arc<Report>> {
-    let memory = inspect::memory(&config.paths.state);
+    let mut memory = inspect::memory(&config.paths.state);
     let identity = identify(config);
+    if memory.boot != identity.boot {
+        memory.begin_boot(&identity.boot);
+    }
     let clock = Clock::start(memory.clock_in(&identity.boot));
     let node = node(config, &identity);
     let mut judge = Judge::new(config.clone(), node, &memory, clock.moment());
@@ -199,8 +202,7 @@ impl House {
             if let Some(restart) = restart::unclean(&memory, written, &identity.boot, clock.now()) {
                 memory.restarted(restart);
             }
-            memory.begin_boot();
-            memory.boot.clone_from(&identity.boot);
+            memory.begin_boot(&identity.boot);
         }
         memory.stopped = false;
         let judge = Judge::new(

@@ -112,6 +112,7 @@ fn named(event: &KernelEvent) {
         KernelEvent::DiskIo { device: name, .. }
         | KernelEvent::DiskMedium { device: name }
         | KernelEvent::FilesystemReadonly { device: name }
+        | KernelEvent::FilesystemUnclean { device: name }
         | KernelEvent::RaidDegraded { array: name }
         | KernelEvent::MemoryEcc { module: name, .. }
         | KernelEvent::NicDown { nic: name }

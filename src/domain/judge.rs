@@ -128,6 +128,7 @@ impl Judge {
             || memory.usual_answer_s != self.gpus.usual_answer_s
             || memory.driver != self.gpus.driver
             || memory.on_battery != self.on_battery
+            || memory.restarts != self.host.restarts
             || memory.machine != self.host.machine;
         if changed {
             memory.seq = self.seq;
@@ -136,6 +137,7 @@ impl Judge {
             memory.links.clone_from(&self.gpus.levels.links);
             memory.recovered.clone_from(&self.gpus.recovered);
             memory.usual_answer_s = self.gpus.usual_answer_s;
+            memory.restarts.clone_from(&self.host.restarts);
             memory.machine.clone_from(&self.host.machine);
             memory.driver.clone_from(&self.gpus.driver);
             memory.on_battery = self.on_battery;
@@ -157,6 +159,7 @@ impl Judge {
         }
         if let Some(kernel) = seen.kernel.value() {
             self.gpus.hear(kernel);
+            self.host.hear(kernel, now);
         }
         if let Reading::Ok { value, at } = seen.host {
             self.host.take_in(value, *at);

@@ -64,6 +64,11 @@ pub enum KernelEvent {
         /// The device.
         device: String,
     },
+    /// A file system was not unmounted before: at the start of a machine, it went down without being told to.
+    FilesystemUnclean {
+        /// The device.
+        device: String,
+    },
     /// A software RAID works on with fewer disks than it has places.
     RaidDegraded {
         /// `md0`.
@@ -146,6 +151,7 @@ impl KernelEvent {
             | KernelEvent::DiskIo { .. }
             | KernelEvent::DiskMedium { .. }
             | KernelEvent::FilesystemReadonly { .. }
+            | KernelEvent::FilesystemUnclean { .. }
             | KernelEvent::RaidDegraded { .. }
             | KernelEvent::MachineCheck { .. }
             | KernelEvent::MemoryEcc { .. }
@@ -178,6 +184,7 @@ impl fmt::Display for KernelEvent {
             KernelEvent::DiskIo { device, .. } => write!(f, "disk io {device}"),
             KernelEvent::DiskMedium { device } => write!(f, "disk medium {device}"),
             KernelEvent::FilesystemReadonly { device } => write!(f, "read-only {device}"),
+            KernelEvent::FilesystemUnclean { device } => write!(f, "unclean {device}"),
             KernelEvent::RaidDegraded { array } => write!(f, "raid degraded {array}"),
             KernelEvent::MachineCheck { uncorrected: true } => {
                 f.write_str("machine check uncorrected")

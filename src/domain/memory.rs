@@ -54,7 +54,8 @@ impl Memory {
     }
 
     /// Another boot begins: what the kernel said before it is history, and so are that boot's moments.
-    pub fn begin_boot(&mut self) {
+    pub fn begin_boot(&mut self, boot: &str) {
+        boot.clone_into(&mut self.boot);
         self.kernel = KernelLog::default();
         self.recovered.clear();
     }

@@ -87,6 +87,8 @@ pub struct Replay {
     config: Config,
     judge: Judge,
     memory: Memory,
+    /// The boot id of the readings; empty where none has told.
+    boot: String,
     /// When this boot began: the wall time of `Moment::BOOT`.
     began: Timestamp,
     moment: Moment,
@@ -122,11 +124,15 @@ impl Replay {
     /// A node that has run healthily until `from`.
     #[must_use]
     pub fn new(config: Config, from: Timestamp) -> Self {
-        let memory = Memory::default();
+        let memory = Memory {
+            boot: from.to_string(),
+            ..Memory::default()
+        };
         let mut replay = Replay {
             judge: Judge::new(config.clone(), Node::default(), &memory, Moment::BOOT),
             config,
             memory,
+            boot: String::new(),
             began: from,
             moment: Moment::BOOT,
             unjudged: None,
@@ -182,17 +188,17 @@ impl Replay {
     /// A reading was recorded now.
     pub fn take_in(&mut self, record: Record) {
         let began = record.began();
-        let is_other = match (self.memory.boot.as_str(), record.boot.as_str()) {
+        let is_other = match (self.boot.as_str(), record.boot.as_str()) {
             ("", _) | (_, "") => self.began < began && ANOTHER_BOOT < apart(self.began, began),
             (before, now) => before != now,
         };
         if is_other {
             self.restart(began);
-        } else if self.memory.boot.is_empty() {
+        } else if self.boot.is_empty() {
             // The recording knows better when this boot began; what was said before it keeps its order.
             self.rebase(began);
         }
-        self.memory.boot = record.boot;
+        self.boot = record.boot;
         self.moment = self.moment_of(record.at).max(self.moment);
         self.matched += 1;
         self.unjudged.get_or_insert(self.moment);
@@ -204,17 +210,17 @@ impl Replay {
         self.advance(began);
         self.judge();
         self.judge.remember(&mut self.memory);
-        let panic = self.seen.panic();
-        if let Some(panic) = panic {
-            self.memory.restarts.push(Restart {
-                boot: String::new(),
+        let boot = began.to_string();
+        if let Some(panic) = self.seen.panic() {
+            self.memory.restarted(Restart {
+                boot: boot.clone(),
                 began,
                 last: Some(self.now().wall),
                 panic: Some(panic),
                 on_battery: false,
             });
         }
-        self.memory.begin_boot();
+        self.memory.begin_boot(&boot);
         self.seen = Seen::new();
         self.began = began;
         self.moment = Moment::BOOT;

@@ -151,6 +151,12 @@ fn filesystem(text: &str) -> Option<Heard> {
         "forced readonly",
         "remounting read-only",
     ];
+    const UNCLEAN: [&str; 4] = [
+        "recovery complete",
+        "Ending recovery",
+        "start tree-log replay",
+        "was not properly unmounted",
+    ];
     const IO: [&str; 4] = ["I/O error", "I/O Error", "IO failure", "writeback error"];
     let family = FAMILIES.iter().find(|family| text.starts_with(**family))?;
     let (kind, said) = text[family.len()..].split_once('(')?;
@@ -159,6 +165,9 @@ fn filesystem(text: &str) -> Option<Heard> {
     let device = self::device(device.split(':').next()?)?;
     if GIVEN_UP.iter().any(|words| said.contains(words)) {
         return Some(KernelEvent::FilesystemReadonly { device }.into());
+    }
+    if UNCLEAN.iter().any(|words| said.contains(words)) {
+        return Some(KernelEvent::FilesystemUnclean { device }.into());
     }
     let is_ext_error = family.starts_with("EXT") && kind.trim() == "error";
     // `bdev /dev/sda1 errs: wr 0, rd 1, …` follows each error of a device in a btrfs.

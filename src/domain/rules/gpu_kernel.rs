@@ -30,6 +30,7 @@ pub(super) fn faults(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
             | KernelEvent::DiskIo { .. }
             | KernelEvent::DiskMedium { .. }
             | KernelEvent::FilesystemReadonly { .. }
+            | KernelEvent::FilesystemUnclean { .. }
             | KernelEvent::RaidDegraded { .. }
             | KernelEvent::MachineCheck { .. }
             | KernelEvent::MemoryEcc { .. }

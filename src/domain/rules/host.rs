@@ -8,11 +8,13 @@ use super::gpu::GpuMemory;
 use super::{Look, host_disks, host_kernel, host_parts};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
-use crate::domain::memory::{Machine, Restart};
-use crate::domain::moment::Moment;
+use crate::domain::kernel_event::KernelEvent;
+use crate::domain::kernel_facts::KernelFact;
+use crate::domain::memory::{Machine, RESTARTS, Restart};
+use crate::domain::moment::{Moment, Now};
 use crate::domain::reading::Reading;
 use crate::domain::rise::Rise;
-use crate::domain::snapshot::{Host, Network};
+use crate::domain::snapshot::{Host, KernelLog, Network};
 use crate::domain::timing::Timing;
 
 /// A clock that is off by less is as right as clocks are.
@@ -32,6 +34,9 @@ const MEMORY_STALL_PERCENT: f64 = 20.0;
 
 /// Memory has to be short for so long: builds and page-cache bursts are no trouble.
 const FULL_HOLD: Duration = Duration::from_secs(60);
+
+/// Disks that are plugged in later may have been pulled out elsewhere.
+const AT_THE_START: Duration = Duration::from_secs(5 * 60);
 
 /// A stall has to last so long; copies and updates stall a machine too.
 const STALL_HOLD: Duration = Duration::from_secs(5 * 60);
@@ -101,6 +106,30 @@ impl HostMemory {
             restarts,
             boot,
             ..HostMemory::default()
+        }
+    }
+
+    /// Takes in what the kernel says of the start: a file system that was not unmounted tells of a restart that nobody
+    /// asked for, also where the agent was not there to see the end of the boot before.
+    pub fn hear(&mut self, kernel: &KernelLog, now: Now) {
+        let unclean = |fact: &&KernelFact| {
+            matches!(fact.event, KernelEvent::FilesystemUnclean { .. })
+                && fact.first - Moment::BOOT <= AT_THE_START
+        };
+        let known = self
+            .restarts
+            .last()
+            .is_some_and(|latest| latest.boot == self.boot);
+        if !known && kernel.facts.iter().any(|fact| unclean(&fact)) {
+            self.restarts.push(Restart {
+                boot: self.boot.clone(),
+                began: now.wall_at(Moment::BOOT),
+                last: None,
+                panic: None,
+                on_battery: false,
+            });
+            let surplus = self.restarts.len().saturating_sub(RESTARTS);
+            self.restarts.drain(..surplus);
         }
     }
 

@@ -150,7 +150,9 @@ fn observe_fact(
             }
             (look.now.moment < over).then(|| held(silent).after(Duration::ZERO))
         }
-        KernelEvent::NicUp { .. }
+        // `host.unclean_restart` is told by what is remembered of it.
+        KernelEvent::FilesystemUnclean { .. }
+        | KernelEvent::NicUp { .. }
         | KernelEvent::CpuThrottleEnded
         | KernelEvent::Xid { .. }
         | KernelEvent::GpuFellOff { .. }

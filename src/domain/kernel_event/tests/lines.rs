@@ -129,6 +129,22 @@ pub(super) const STORAGE: &[(&str, &str)] = &[
         "disk io sda1",
     ),
     (
+        "EXT4-fs (nvme0n1p2): recovery complete",
+        "unclean nvme0n1p2",
+    ),
+    (
+        "XFS (dm-0): Ending recovery (logdev: internal)",
+        "unclean dm-0",
+    ),
+    (
+        "BTRFS info (device sda1): start tree-log replay",
+        "unclean sda1",
+    ),
+    (
+        "FAT-fs (sda1): Volume was not properly unmounted. Some data may be corrupt. Please run fsck.",
+        "unclean sda1",
+    ),
+    (
         "EXT4-fs (md0): Remounting filesystem read-only",
         "read-only md0",
     ),

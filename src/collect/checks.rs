@@ -54,7 +54,7 @@ pub async fn run(
             let mut seen = reading.value().cloned().unwrap_or_default();
             seen.retain(|known| known.name != check.name);
             seen.push(check);
-            seen.sort_by_key(|known| order.iter().position(|name| *name == known.name));
+            seen.sort_unstable_by_key(|known| order.iter().position(|name| *name == known.name));
             *reading = Reading::ok(seen, at);
         });
     };

@@ -188,18 +188,20 @@ impl Findings {
         self.looks += 1;
         self.due = found.due.filter(|due| now.moment < *due);
         let look = self.looks;
-        // The worst first: of one trouble that two sources tell of, it is the one that counts.
-        found
-            .observed
-            .sort_by_key(|seen| std::cmp::Reverse(seen.severity));
-        for mut seen in std::mem::take(&mut found.observed) {
-            match level(&config.judge.rules, seen.code) {
-                Some(RuleLevel::Off) => continue,
+        found.observed.retain_mut(|seen| {
+            let level = level(&config.judge.rules, seen.code);
+            match level {
                 Some(RuleLevel::Degraded) => seen.severity = Severity::Degraded,
                 Some(RuleLevel::Failing) => seen.severity = Severity::Failing,
-                None => {}
+                Some(RuleLevel::Off) | None => {}
             }
-            changes.extend(self.observe(seen, config, now));
+            level != Some(RuleLevel::Off)
+        });
+        // The worst first: of one trouble that two sources tell of, it is the one that counts.
+        for worst in [Severity::Failing, Severity::Degraded, Severity::Info] {
+            for seen in found.observed.extract_if(.., |seen| seen.severity == worst) {
+                changes.extend(self.observe(seen, config, now));
+            }
         }
         let mut due = self.due;
         self.tracks.retain(|(code, subject), track| {

@@ -1,6 +1,5 @@
 //! Kernel lines → running totals: what one boot's log has said of the hardware so far.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -137,19 +136,23 @@ impl KernelFact {
     /// When there will be fewer than `count` bursts of it in the last `window`, if no other comes.
     #[must_use]
     pub fn fewer_at(&self, count: usize, window: Duration) -> Option<Moment> {
-        let mut times: Vec<Moment> = self.recent.iter().map(|episode| episode.last).collect();
-        times.sort_unstable();
-        let last = times.len().checked_sub(count)?;
-        Some(*times.get(last)? + window + Duration::from_millis(1))
+        // Entered in the order of their times, or nearly.
+        let last = self.recent.len().checked_sub(count)?;
+        Some(self.recent.get(last)?.last + window + Duration::from_millis(1))
     }
 
     /// How many different processes named by it in the last `window`; lines without one name none.
     #[must_use]
     pub fn processes_within(&self, window: Duration, now: Moment) -> usize {
-        let processes: BTreeSet<u32> = self
+        let mut processes = Vec::with_capacity(self.recent.len());
+        for process in self
             .recent(window, now)
             .filter_map(|episode| episode.process)
-            .collect();
+        {
+            if !processes.contains(&process) {
+                processes.push(process);
+            }
+        }
         processes.len()
     }
 

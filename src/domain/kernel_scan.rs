@@ -2,8 +2,9 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
-use memchr::{memchr, memchr_iter, memrchr};
+use aho_corasick::Span;
+use aho_corasick::packed::{Config, MatchKind, Searcher};
+use memchr::{memchr, memchr_iter, memmem, memrchr};
 
 use super::kernel_event::needles;
 
@@ -13,11 +14,11 @@ const UNREADABLE: [&str; 2] = [r#""MESSAGE":["#, r#""MESSAGE" : ["#];
 /// What else a replay has to see: where a boot begins, and the readings of a recording.
 const LANDMARKS: [&str; 2] = ["Linux version ", r#"{"at":"#];
 
-/// Looks for the words of all events at once. While there are at most 64 of them, none short, the search reads 16 bytes
-/// or more at a time (aho-corasick's Teddy) instead of one.
+/// Looks for the words of all events at once, 16 bytes or more at a time (aho-corasick's Teddy).
 #[derive(Debug)]
 pub struct Scanner {
-    words: AhoCorasick,
+    /// `None` on a processor that can't: every line is looked at then.
+    words: Option<Searcher>,
     needles: Vec<&'static str>,
 }
 
@@ -26,10 +27,12 @@ impl Scanner {
     #[must_use]
     pub fn new() -> Self {
         let needles = needles();
-        let words = AhoCorasick::builder()
+        let words = Config::new()
             .match_kind(MatchKind::LeftmostFirst)
-            .build(needles.iter().chain(&UNREADABLE).chain(&LANDMARKS))
-            .expect("a few short words are not too many");
+            .heuristic_pattern_limits(false)
+            .builder()
+            .extend(needles.iter().chain(&UNREADABLE).chain(&LANDMARKS))
+            .build();
         Scanner { words, needles }
     }
 
@@ -46,11 +49,15 @@ impl Scanner {
     pub fn lines<'a>(&'a self, chunk: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let mut from = 0;
         std::iter::from_fn(move || {
-            let found = self.words.find(Input::new(chunk).range(from..))?;
+            let rest = Span::from(from..chunk.len());
+            let found = match &self.words {
+                Some(words) => words.find_in(chunk, rest)?.span(),
+                None if rest.is_empty() => return None,
+                None => Span::from(from..from),
+            };
             let start =
-                memrchr(b'\n', &chunk[from..found.start()]).map_or(from, |end| from + end + 1);
-            let end =
-                memchr(b'\n', &chunk[found.end()..]).map_or(chunk.len(), |end| found.end() + end);
+                memrchr(b'\n', &chunk[from..found.start]).map_or(from, |end| from + end + 1);
+            let end = memchr(b'\n', &chunk[found.end..]).map_or(chunk.len(), |end| found.end + end);
             from = chunk.len().min(end + 1);
             Some(&chunk[start..end])
         })
@@ -58,13 +65,20 @@ impl Scanner {
 
     /// The words in a line in its order, each once: a line that repeats one is not worth more time.
     pub(super) fn needles_in<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = &'static str> {
-        let mut seen = 0_u64;
-        self.words.find_iter(text).filter_map(move |found| {
-            let number = found.pattern().as_usize();
+        let mut seen = 0_u128;
+        let mut is_new = move |number: usize| {
             let is_new = seen & (1 << number) == 0;
             seen |= 1 << number;
-            self.needles.get(number).copied().filter(|_| is_new)
-        })
+            is_new
+        };
+        let found = self.words.iter().flat_map(|words| words.find_iter(text));
+        let found = found.map(|found| found.pattern().as_usize());
+        let slowly = (0..self.needles.len())
+            .filter(|_| self.words.is_none())
+            .filter(|number| memmem::find(text, self.needles[*number].as_bytes()).is_some());
+        found
+            .chain(slowly)
+            .filter_map(move |number| self.needles.get(number).copied().filter(|_| is_new(number)))
     }
 }
 

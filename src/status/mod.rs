@@ -1,6 +1,7 @@
 //! How we are seen and told: the socket, its client, and the text for a person on an 80-column terminal.
 
 pub mod client;
+mod connections;
 pub mod orders;
 pub mod page;
 pub mod prometheus;

@@ -1,14 +1,12 @@
 //! What the agent may be told to do over its socket, by root and its own user only.
 
-use axum::Router;
-use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
-use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+use axum::{Extension, Router};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::inventory::Accepted;
@@ -36,9 +34,10 @@ pub(super) struct Peer {
     user: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
+impl Peer {
+    /// Whoever has opened the other end.
+    pub(super) fn of(stream: &UnixStream) -> Self {
+        let credentials = stream.peer_cred();
         Peer {
             user: credentials.ok().map(|peer| peer.uid()),
         }
@@ -54,7 +53,7 @@ pub(super) fn routes(orders: mpsc::Sender<Order>) -> Router {
 }
 
 async fn only_the_trusted(
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Response {

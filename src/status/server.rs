@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures_util::stream::{self, Stream};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::orders::{self, Order, Peer};
-use super::prometheus;
+use super::{connections, prometheus};
 use crate::domain::report::Report;
 
 /// The latest report; `None` before the first tick.
@@ -57,7 +57,7 @@ pub fn open(path: &Path) -> anyhow::Result<UnixListener> {
 /// Serves the socket until it is cancelled, and takes it away then.
 ///
 /// # Errors
-/// The listener breaks.
+/// None in use.
 pub async fn run(
     listener: UnixListener,
     path: PathBuf,
@@ -71,12 +71,11 @@ pub async fn run(
         .route("/v1/fit", get(fit))
         .route("/metrics", get(metrics))
         .with_state(latest)
-        .merge(orders::routes(orders))
-        .into_make_service_with_connect_info::<Peer>();
-    tokio::select! {
-        served = axum::serve(listener, app) => served.context("the status socket")?,
-        () = cancel.cancelled() => {}
-    }
+        .merge(orders::routes(orders));
+    let of_peer = |stream: &UnixStream| app.clone().layer(Extension(Peer::of(stream)));
+    cancel
+        .run_until_cancelled(connections::serve(listener, of_peer))
+        .await;
     // Gone already is fine: the folder is wiped when the service stops.
     let _ = fs::remove_file(path);
     Ok(())
@@ -85,7 +84,7 @@ pub async fn run(
 /// Serves Prometheus text over TCP until it is cancelled.
 ///
 /// # Errors
-/// The address can't be listened on.
+/// None in use: an address that can't be listened on is logged.
 pub async fn run_metrics(
     address: String,
     latest: Latest,
@@ -102,10 +101,10 @@ pub async fn run_metrics(
     let app = Router::new()
         .route("/metrics", get(metrics))
         .with_state(latest);
-    tokio::select! {
-        served = axum::serve(listener, app) => served.context("the metrics listener"),
-        () = cancel.cancelled() => Ok(()),
-    }
+    cancel
+        .run_until_cancelled(connections::serve(listener, |_| app.clone()))
+        .await;
+    Ok(())
 }
 
 fn not_yet() -> Response {

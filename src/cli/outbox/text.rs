@@ -115,9 +115,10 @@ fn draw_range(page: &mut Page, gone: &Gone) {
 /// The ranges to show, in their order.
 fn pick(gone: &[Gone]) -> Vec<&Gone> {
     let mut shown: Vec<&Gone> = gone.iter().collect();
-    shown.sort_by_key(|gone| std::cmp::Reverse((gone.fate.is_loss(), *gone.range.start())));
+    shown
+        .sort_unstable_by_key(|gone| std::cmp::Reverse((gone.fate.is_loss(), *gone.range.start())));
     shown.truncate(SHOWN);
-    shown.sort_by_key(|gone| *gone.range.start());
+    shown.sort_unstable_by_key(|gone| *gone.range.start());
     shown
 }
 

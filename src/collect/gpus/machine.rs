@@ -51,7 +51,7 @@ impl Machine {
                 Some(pci_gpu(&device.path(), address.split('.').next()?))
             })
             .collect();
-        found.sort_by(|one, other| one.pci.cmp(&other.pci));
+        found.sort_unstable_by(|one, other| one.pci.cmp(&other.pci));
         found.dedup_by(|one, other| one.pci == other.pci);
         found
     }

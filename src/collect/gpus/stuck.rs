@@ -91,7 +91,8 @@ impl StuckLook {
             })
             .take(TOLD)
             .collect();
-        self.sleeping.sort_by_key(|sleeper| sleeper.process.pid);
+        self.sleeping
+            .sort_unstable_by_key(|sleeper| sleeper.process.pid);
         let stuck = self.sleeping.iter().filter(|sleeper| sleeper.looks > 1);
         Some(stuck.map(|sleeper| sleeper.process.clone()).collect())
     }

@@ -32,7 +32,7 @@ pub(super) fn read() -> Vec<Disk> {
     let mountinfo = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let mountinfo = String::from_utf8_lossy(&mountinfo);
     let mut disks: Vec<Disk> = local(&mountinfo).iter().filter_map(measure).collect();
-    disks.sort_by(|a, b| a.mount.cmp(&b.mount));
+    disks.sort_unstable_by(|a, b| a.mount.cmp(&b.mount));
     disks.truncate(MOST);
     disks
 }

@@ -131,7 +131,7 @@ fn names(folder: &Path) -> Vec<String> {
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| !INNER.iter().any(|inner| name.starts_with(inner)))
         .collect();
-    names.sort();
+    names.sort_unstable();
     names.truncate(MOST);
     names
 }

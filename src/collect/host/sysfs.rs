@@ -22,7 +22,7 @@ pub(super) fn entries(folder: &Path, prefix: &str) -> Vec<PathBuf> {
         .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
         .map(|entry| entry.path())
         .collect();
-    found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+    found.sort_unstable_by_key(|path| (path.as_os_str().len(), path.clone()));
     found
 }
 

@@ -50,7 +50,7 @@ impl Groups {
             !group.members.is_empty()
         });
         for (source, mut gone) in gone {
-            gone.sort_by_key(|camera| camera.changed);
+            gone.sort_unstable_by_key(|camera| camera.changed);
             let count = usize::try_from(limit.count).unwrap_or(usize::MAX);
             for (from, first) in gone.iter().enumerate() {
                 let together = gone[from..]

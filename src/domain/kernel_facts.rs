@@ -213,6 +213,10 @@ impl Stamp {
 /// What is kept of a line: no control characters, which could fool a terminal, and not too much of it.
 #[must_use]
 pub fn evidence(text: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii() && !b.is_ascii_control();
+    if text.len() <= EVIDENCE && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
     text.chars()
         .take(EVIDENCE)
         .map(|c| if c.is_control() { ' ' } else { c })

@@ -1,6 +1,7 @@
 //! Replay: recorded kernel lines and readings, judged by the code that judges live, as if time went by again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -95,9 +96,9 @@ pub struct Replay {
     /// When the first of what is not judged yet was said.
     unjudged: Option<Moment>,
     seen: Seen,
-    latest: Latest,
+    latest: Option<Arc<Report>>,
     steps: Vec<Step>,
-    totals: BTreeMap<(Code, Subject), Total>,
+    totals: Vec<Total>,
     matched: u64,
 }
 
@@ -111,13 +112,6 @@ struct Seen {
     ups: Reading<Vec<Ups>>,
     checks: Reading<Vec<Check>>,
     cameras: BTreeMap<String, Reading<CameraSource>>,
-}
-
-/// What the latest report said.
-#[derive(Debug)]
-struct Latest {
-    state: State,
-    findings: Vec<Finding>,
 }
 
 impl Replay {
@@ -137,12 +131,9 @@ impl Replay {
             moment: Moment::BOOT,
             unjudged: None,
             seen: Seen::new(),
-            latest: Latest {
-                state: State::Healthy,
-                findings: Vec::new(),
-            },
+            latest: None,
             steps: Vec::new(),
-            totals: BTreeMap::new(),
+            totals: Vec::new(),
             matched: 0,
         };
         replay.judge();
@@ -242,11 +233,15 @@ impl Replay {
     #[must_use]
     pub fn end(mut self, lines: u64) -> (Vec<Step>, Summary) {
         self.judge();
+        let state = self.state();
+        self.totals.sort_unstable_by(|one, other| {
+            (one.code, &one.subject).cmp(&(other.code, &other.subject))
+        });
         let summary = Summary {
-            state: self.latest.state,
+            state,
             lines,
             matched: self.matched,
-            findings: self.totals.into_values().collect(),
+            findings: self.totals,
         };
         (self.steps, summary)
     }
@@ -297,31 +292,27 @@ impl Replay {
             cameras: &cameras,
         };
         let Judgement { report, .. } = self.judge.judge(snapshot, Surroundings::default(), now);
-        self.note(&report);
+        self.note(report);
     }
 
     /// Writes down what differs from the report before.
-    fn note(&mut self, report: &Report) {
+    fn note(&mut self, report: Arc<Report>) {
         let is_as =
             |one: &Finding, other: &Finding| one.code == other.code && one.subject == other.subject;
-        let before = &self.latest.findings;
-        let opened: Vec<Finding> = report
-            .findings
-            .iter()
-            .filter(|now| {
-                let same = before.iter().find(|old| is_as(old, now));
-                same.is_none_or(|old| old.severity != now.severity)
-            })
-            .cloned()
-            .collect();
+        let before = self.latest.as_ref();
+        let before = before.map_or(&[][..], |report| &report.findings);
+        let opened = report.findings.iter().filter(|now| {
+            let same = before.iter().find(|old| is_as(old, now));
+            same.is_none_or(|old| old.severity != now.severity)
+        });
+        let opened: Vec<Finding> = opened.cloned().collect();
         let closed: Vec<Code> = before
             .iter()
             .filter(|old| !report.findings.iter().any(|now| is_as(now, old)))
             .map(|old| old.code)
             .collect();
-        // Before the first look nothing is known, which is no change for a node that has run healthily.
         let state = report.verdict.state;
-        if state != self.latest.state || !opened.is_empty() || !closed.is_empty() {
+        if state != self.state() || !opened.is_empty() || !closed.is_empty() {
             self.steps.push(Step {
                 at: report.at,
                 state,
@@ -333,14 +324,21 @@ impl Replay {
             });
         }
         for finding in &report.findings {
-            let key = (finding.code, finding.subject.clone());
-            let total = self.totals.entry(key).or_insert_with(|| Total::of(finding));
-            total.add(finding);
+            let mut totals = self.totals.iter_mut();
+            let known =
+                totals.find(|total| total.code == finding.code && total.subject == finding.subject);
+            match known {
+                Some(total) => total.add(finding),
+                None => self.totals.push(Total::of(finding)),
+            }
         }
-        self.latest = Latest {
-            state,
-            findings: report.findings.clone(),
-        };
+        self.latest = Some(report);
+    }
+
+    /// The verdict of now. A node that was not looked at yet has run healthily.
+    fn state(&self) -> State {
+        let latest = self.latest.as_ref();
+        latest.map_or(State::Healthy, |report| report.verdict.state)
     }
 }
 

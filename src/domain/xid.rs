@@ -239,6 +239,10 @@ const DRAIN_P2P: (Severity, Advice) = (Severity::Degraded, Advice::ResetGpu);
 /// `Fatal`, not `Nonfatal` or `Non-fatal`. The last one counts: before it stands the name of a program,
 /// which anyone may choose.
 pub(super) fn says_fatal(text: &str) -> bool {
+    // Most lines say neither.
+    if !text.contains("atal") && !text.contains("ATAL") {
+        return false;
+    }
     let text = text.to_ascii_lowercase();
     text.rfind("fatal").is_some_and(|at| {
         !text[..at]

@@ -49,8 +49,10 @@ impl Text {
 /// A recording that is being read.
 pub(super) struct Input {
     reader: Box<dyn Read>,
-    /// What has been read; of it, whole lines have been looked at up to `done`.
+    /// Begins with what has been read and not looked at: the start of a line.
     buffer: Vec<u8>,
+    /// How long that is.
+    held: usize,
     /// What the lines looked at say.
     said: VecDeque<(Place, Item)>,
     timeline: Timeline,
@@ -86,7 +88,8 @@ impl Input {
                 true => Box::new(MultiGzDecoder::new(whole)),
                 false => Box::new(whole),
             },
-            buffer: Vec::with_capacity(2 * PIECE),
+            buffer: Vec::new(),
+            held: 0,
             said: VecDeque::new(),
             timeline: Timeline::new(Timestamp::UNIX_EPOCH),
             last: Vec::new(),
@@ -111,30 +114,33 @@ impl Input {
 
     /// Reads a piece and looks at its whole lines.
     fn read_on(&mut self) -> io::Result<()> {
-        let held = self.buffer.len();
-        self.buffer.resize(held + PIECE, 0);
+        let held = self.held;
+        if self.buffer.len() < held + PIECE {
+            self.buffer.resize(held + PIECE, 0);
+        }
         let read = loop {
-            match self.reader.read(&mut self.buffer[held..]) {
+            match self.reader.read(&mut self.buffer[held..held + PIECE]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read?,
             }
         };
-        self.buffer.truncate(held + read);
+        let filled = held + read;
+        self.held = filled;
         self.ended = read == 0;
         let whole = if self.ended {
-            self.buffer.len()
+            filled
         } else {
-            let fresh = &self.buffer[held..];
-            match memchr::memrchr(b'\n', fresh) {
+            match memchr::memrchr(b'\n', &self.buffer[held..filled]) {
                 Some(end) => held + end + 1,
-                None if self.buffer.len() < LONGEST => return Ok(()),
-                None => self.buffer.len(),
+                None if filled < LONGEST => return Ok(()),
+                None => filled,
             }
         };
         let buffer = std::mem::take(&mut self.buffer);
         self.look_at(&buffer[..whole]);
         self.buffer = buffer;
-        self.buffer.drain(..whole);
+        self.buffer.copy_within(whole..filled, 0);
+        self.held = filled - whole;
         if self.ended {
             let last = std::mem::take(&mut self.last);
             self.end(&last);

@@ -1,10 +1,8 @@
 //! The real programs that hosts are watched with: NUT's upsd, monitoring plugins and smartctl, from Debian's packages.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use sideline::clock::Clock;
@@ -14,6 +12,9 @@ use sideline::domain::reading::Reading;
 use sideline::domain::snapshot::{Check, CheckState, DriveHealth, Drives, Helper, Ups, UpsPower};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+#[path = "servers/nut.rs"]
+mod nut;
 
 /// Nothing here takes longer; a machine that is busy with other tests may need half of it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,107 +50,7 @@ fn program(path: &str, package: &str) {
 
 mod power {
     use super::*;
-
-    /// A upsd of its own, with two supplies: `office` has a driver that says what a file says, `lost` has none.
-    struct Nut {
-        folder: tempfile::TempDir,
-        port: u16,
-        running: Vec<Child>,
-    }
-
-    impl Nut {
-        fn new() -> Self {
-            // /usr/sbin/upsd asks /etc/nut whether it may.
-            for path in ["/lib/nut/upsd", "/lib/nut/dummy-ups"] {
-                program(path, "nut-server");
-            }
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-            let port = listener.local_addr().expect("its number").port();
-            let folder = tempfile::tempdir().expect("a temporary folder");
-            let device = |name: &str| {
-                let file = folder.path().join(name).with_extension("dev");
-                format!(
-                    "[{name}]\n driver = dummy-ups\n mode = dummy-once\n port = {}\n",
-                    file.display()
-                )
-            };
-            let drivers = format!("pollinterval = 1\n{}{}", device("office"), device("lost"));
-            for (file, text) in [
-                ("ups.conf", drivers),
-                ("upsd.conf", format!("LISTEN 127.0.0.1 {port}\n")),
-                ("upsd.users", String::new()),
-            ] {
-                fs::write(folder.path().join(file), text).expect("a configuration");
-            }
-            let nut = Nut {
-                folder,
-                port,
-                running: Vec::new(),
-            };
-            nut.says("OL", 100);
-            nut
-        }
-
-        fn address(&self) -> String {
-            format!("127.0.0.1:{}", self.port)
-        }
-
-        fn start(&mut self, program: &str, arguments: &[&str]) {
-            let folder = self.folder.path();
-            let user = if rustix::process::geteuid().is_root() {
-                vec!["-u", "root"]
-            } else {
-                vec![]
-            };
-            let child = Command::new(program)
-                .args(arguments)
-                .args(user)
-                .args(["-F"])
-                .envs(
-                    ["NUT_CONFPATH", "NUT_STATEPATH", "NUT_ALTPIDPATH"].map(|name| (name, folder)),
-                )
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn();
-            self.running.push(child.expect("NUT's program starts"));
-        }
-
-        fn start_driver(&mut self) {
-            self.start("/lib/nut/dummy-ups", &["-a", "office"]);
-        }
-
-        fn start_daemon(&mut self) {
-            self.start("/lib/nut/upsd", &[]);
-        }
-
-        /// Kills what was started first of all that runs.
-        fn kill_first(&mut self) {
-            let mut child = self.running.remove(0);
-            child.kill().expect("our own child can be killed");
-            child.wait().expect("our own child can be waited for");
-        }
-
-        /// What the UPS says from now on.
-        fn says(&self, status: &str, charge: u32) {
-            let text = format!(
-                "ups.status: {status}\nbattery.charge: {charge}\nbattery.runtime: {}\nups.load: 30\n\
-                 ups.mfr: ACME\nups.model: Back-UPS 700\n",
-                charge * 12
-            );
-            let file = self.folder.path().join("office.dev");
-            fs::write(file.with_extension("new"), text).expect("a device file");
-            fs::rename(file.with_extension("new"), file).expect("a device file");
-        }
-    }
-
-    impl Drop for Nut {
-        fn drop(&mut self) {
-            while !self.running.is_empty() {
-                self.kill_first();
-            }
-        }
-    }
+    use nut::Nut;
 
     fn collect(enabled: config::Enabled, nut: &Nut) -> (watch::Receiver<Reading<Vec<Ups>>>, Ended) {
         let config = config::Ups {

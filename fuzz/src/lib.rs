@@ -7,21 +7,26 @@
 mod cameras;
 mod config;
 mod files;
+mod foreign;
 mod kernel;
+mod record;
 mod spool;
 
 /// What a target does with an input.
 pub type Run = fn(&[u8]);
 
 /// Every target: its name, which is also that of its file and of its folder of inputs, and what it does.
-pub const TARGETS: [(&str, Run); 7] = [
+pub const TARGETS: [(&str, Run); 10] = [
     ("config", config::run),
     ("credentials", files::credentials),
     ("kernel_line", kernel::run),
     ("mqtt_frigate", cameras::frigate),
     ("mqtt_json", cameras::json),
+    ("record", record::run),
     ("registration", files::registration),
+    ("smartctl", foreign::smartctl),
     ("spool_row", spool::run),
+    ("upsd", foreign::upsd),
 ];
 
 /// Runs one target on one input.

@@ -64,7 +64,11 @@ impl<K: PartialEq, T> Part<K, watch::Receiver<T>> {
         tokio::select! {
             biased;
             changed = self.value.changed() => match changed {
-                Ok(()) => Ok(()),
+                Ok(()) => {
+                    // It stays news until somebody looks at it.
+                    self.value.mark_changed();
+                    Ok(())
+                }
                 // Its task has ended: badly, or it says nothing any more.
                 Err(_) => Err(self.tasks.failure().await),
             },

@@ -7,7 +7,6 @@ use futures_util::future::{FutureExt, LocalBoxFuture};
 use tokio::sync::watch::{self, Receiver};
 
 use super::part::Part;
-use super::record::Ears;
 use crate::clock::Clock;
 use crate::collect::drives::Asking;
 use crate::collect::{cameras, checks, drives, gpus, host, kernel_log, ups};
@@ -17,6 +16,7 @@ use crate::domain::judge::{Judge, Judgement, Surroundings};
 use crate::domain::memory::Memory;
 use crate::domain::moment::{Moment, Now};
 use crate::domain::reading::Reading;
+use crate::domain::record::{Said, Word};
 use crate::domain::snapshot::{CameraSource, Check, Drives, Gpus, Host, KernelLog, Snapshot, Ups};
 
 type Source<K, T> = Part<K, Receiver<Reading<T>>>;
@@ -196,17 +196,19 @@ impl Sources {
         look(seen)
     }
 
-    /// Ears of their own for who records: `stir` and `judge` do not make them miss anything.
-    pub(super) fn ears(&self) -> Ears {
-        Ears {
-            host: self.host.as_ref().map(ear),
-            gpus: self.gpus.as_ref().map(ear),
-            kernel: self.kernel.as_ref().map(ear),
-            drives: self.drives.as_ref().map(ear),
-            ups: self.ups.as_ref().map(ear),
-            checks: self.checks.as_ref().map(ear),
-            cameras: self.cameras.iter().map(ear).collect(),
+    /// What has been said since this was last asked, to be recorded.
+    pub(super) fn said(&mut self) -> Vec<Said> {
+        let mut said = Vec::new();
+        said.extend(news(self.host.as_mut()).map(Said::Host));
+        said.extend(news(self.gpus.as_mut()).map(Said::Gpus));
+        said.extend(news(self.kernel.as_mut()).map(Said::Kernel));
+        said.extend(news(self.drives.as_mut()).map(Said::Drives));
+        said.extend(news(self.ups.as_mut()).map(Said::Ups));
+        said.extend(news(self.checks.as_mut()).map(Said::Checks));
+        for source in &mut self.cameras {
+            said.extend(news(Some(source)).map(Said::Cameras));
         }
+        said
     }
 
     /// What the kernel log has brought, to be remembered.
@@ -228,10 +230,11 @@ impl Sources {
     }
 }
 
-fn ear<K, T>(source: &Source<K, T>) -> Receiver<Reading<T>> {
-    let mut ear = source.value.clone();
-    ear.mark_changed();
-    ear
+/// What a source has said since it was last asked.
+fn news<K, T: Clone>(source: Option<&mut Source<K, T>>) -> Option<Word<T>> {
+    let part = source?;
+    let is_new = part.value.has_changed().unwrap_or(false);
+    is_new.then(|| Word::of(&part.value.borrow_and_update()))
 }
 
 /// What a source said last holds until its successor speaks: a reload must not close a finding.

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::bail;
 use clap::Args;
 
 use self::input::{Input, Item};
 use crate::domain::record::Record;
-use crate::domain::replay::{Replay, Step, Summary};
+use crate::domain::replay::{Place, Replay, Step, Summary};
 
 /// For `--help`.
 pub const ABOUT: &str = "\
@@ -50,11 +50,11 @@ pub fn main(options: &Options, config: Option<&Path>) -> anyhow::Result<ExitCode
     config.cameras.expect.clear();
     let mut inputs = Vec::with_capacity(options.files.len());
     for file in &options.files {
-        inputs.push(Input::open(file).with_context(|| file.display().to_string())?);
+        inputs.push(Input::open(file)?);
     }
     let mut told = Told::new(options.json);
     let mut replay: Option<Replay> = None;
-    while let Some((place, item)) = next(&mut inputs)? {
+    while let Some((place, item)) = next(&mut inputs) {
         let replay = replay.get_or_insert_with(|| {
             let from = match &item {
                 Item::Record(record) => record.began(),
@@ -86,20 +86,24 @@ pub fn main(options: &Options, config: Option<&Path>) -> anyhow::Result<ExitCode
         told.step(&step)?;
     }
     told.summary(&summary)?;
+    let troubles: Vec<String> = inputs.into_iter().filter_map(Input::trouble).collect();
+    if !troubles.is_empty() {
+        bail!("{}; judged up to there", troubles.join("; "));
+    }
     Ok(super::exit_code(summary.state))
 }
 
 /// The earliest of what the inputs say next.
-fn next(inputs: &mut [Input]) -> anyhow::Result<Option<(crate::domain::replay::Place, Item)>> {
+fn next(inputs: &mut [Input]) -> Option<(Place, Item)> {
     let mut earliest: Option<(usize, jiff::Timestamp)> = None;
     for (index, input) in inputs.iter_mut().enumerate() {
-        if let Some(at) = input.peek()?
+        if let Some(at) = input.peek()
             && earliest.is_none_or(|(_, before)| at < before)
         {
             earliest = Some((index, at));
         }
     }
-    Ok(earliest.and_then(|(index, _)| inputs[index].take()))
+    earliest.and_then(|(index, _)| inputs[index].take())
 }
 
 /// Prints as it goes.
@@ -117,7 +121,7 @@ impl Told {
         self.any = true;
         let text = match self.json {
             true => format!("{}\n", serde_json::to_string(step)?),
-            false => in_words(step),
+            false => shown(&in_words(step)),
         };
         Ok(super::print(&text)?)
     }
@@ -125,7 +129,7 @@ impl Told {
     fn summary(&self, summary: &Summary) -> anyhow::Result<()> {
         let text = match self.json {
             true => format!("{}\n", serde_json::json!({ "summary": summary })),
-            false => table(summary, self.any),
+            false => shown(&table(summary, self.any)),
         };
         Ok(super::print(&text)?)
     }
@@ -134,12 +138,13 @@ impl Told {
 fn in_words(step: &Step) -> String {
     let reasons: Vec<String> = step.reasons.iter().map(ToString::to_string).collect();
     let (available, slots) = step.carries;
-    let mut text = format!(
-        "{:<24}  {:<8}  {available} of {slots}  {}\n",
+    let line = format!(
+        "{:<24}  {:<8}  {available} of {slots}  {}",
         step.at.to_string(),
         step.state.name(),
         reasons.join(", ")
     );
+    let mut text = format!("{}\n", line.trim_end());
     for finding in &step.findings {
         let _ = writeln!(
             text,
@@ -183,6 +188,11 @@ fn table(summary: &Summary, any: bool) -> String {
         );
     }
     text
+}
+
+/// A recording may come from anywhere: what could steer a terminal is made visible.
+fn shown(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// Of a line of a recording: what it says, if it is one of `sideline record`.

@@ -101,7 +101,8 @@ struct Round {
 
 /// One answer.
 #[derive(Debug, PartialEq)]
-enum Answer {
+pub enum Answer {
+    /// What the disk says of itself.
     Health(Box<Smart>),
     /// It would have to be woken.
     Asleep,
@@ -202,7 +203,8 @@ fn health(drive: &Drive, answer: Answer, before: Option<DriveHealth>, now: Momen
 }
 
 /// Reads what `smartctl --json` prints (format 1.0, smartctl 7.0 and later; smartctl(8), "EXIT STATUS" and "--json").
-fn answer(output: &[u8]) -> Answer {
+#[must_use]
+pub fn answer(output: &[u8]) -> Answer {
     let Ok(json) = serde_json::from_slice::<Value>(output) else {
         return Answer::Nothing("smartctl printed no JSON; it must be 7.0 or later".into());
     };

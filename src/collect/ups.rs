@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Take,
+};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval_at, timeout};
@@ -88,7 +90,17 @@ pub async fn run(
 }
 
 async fn ask(address: &str) -> io::Result<Vec<Ups>> {
-    let mut session = Session::connect(address).await?;
+    talk(TcpStream::connect(address).await?).await
+}
+
+/// Asks the upsd at the other end of a stream for all that it knows.
+///
+/// # Errors
+/// It refuses to list its supplies, says what is no answer, says too much, or goes.
+pub async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<Vec<Ups>> {
+    let mut session = Session {
+        stream: BufReader::new(stream.take(ANSWERS)),
+    };
     let listed = session.list("UPS").await?.map_err(io::Error::other)?;
     let names = listed.iter().filter_map(|row| row.first());
     let names: Vec<String> = names.take(MOST).cloned().collect();
@@ -108,18 +120,11 @@ async fn ask(address: &str) -> io::Result<Vec<Ups>> {
 }
 
 /// A conversation with upsd, bounded in length.
-struct Session {
-    stream: BufReader<Take<TcpStream>>,
+struct Session<S> {
+    stream: BufReader<Take<S>>,
 }
 
-impl Session {
-    async fn connect(address: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        Ok(Session {
-            stream: BufReader::new(stream.take(ANSWERS)),
-        })
-    }
-
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The rows of `LIST {what}`, each without the words that repeat the question; or upsd's refusal.
     async fn list(&mut self, what: &str) -> io::Result<Result<Vec<Vec<String>>, String>> {
         let question = format!("LIST {what}\n");
@@ -133,7 +138,7 @@ impl Session {
             match (first, row.strip_prefix(asked.as_slice())) {
                 ("BEGIN", _) => {}
                 ("END", _) => return Ok(Ok(rows)),
-                ("ERR", _) => return Ok(Err(row[1..].join(" "))),
+                ("ERR", _) => return Ok(Err(printable(&row[1..].join(" "), LONGEST_TEXT))),
                 (_, Some(rest)) => rows.push(rest.to_vec()),
                 (_, None) => return Err(nonsense(&row.join(" "))),
             }
@@ -178,7 +183,7 @@ fn ups(name: &str, variables: Result<Vec<Vec<String>>, String>) -> Ups {
             return Ups {
                 name,
                 stale: true,
-                why: Some(printable(&why, LONGEST_TEXT)),
+                why: Some(why),
                 ..Ups::default()
             };
         }
@@ -307,6 +312,7 @@ mod tests {
             (b"", "unexpected end of file"),
             (b"BEGIN LIST UPS\nUPS a", "unexpected end of file"),
             (b"ERR ACCESS-DENIED\n", "ACCESS-DENIED"),
+            (b"ERR ACCESS\x1b[2JDENIED\n", "ACCESS [2JDENIED"),
             (
                 b"SSH-2.0-OpenSSH\r\n",
                 "said \"SSH-2.0-OpenSSH\", which is no answer",

@@ -205,10 +205,15 @@ impl Findings {
         }
         let mut due = self.due;
         self.tracks.retain(|(code, subject), track| {
-            if track.look != look && !found.is_unsure(*code, subject) {
+            let is_unseen = track.look != look && found.is_unsure(*code, subject);
+            if is_unseen && matches!(track.phase, Phase::Closing(_)) {
+                // The proof has to last while it can be seen.
+                track.phase = Phase::Open;
+            } else if track.look != look && !is_unseen {
                 changes.extend(track.look_good(*code, config, now));
             }
-            if let Some(at) = track.due(*code, config) {
+            // What can't be seen changes when it can be, not by itself.
+            if !is_unseen && let Some(at) = track.due(*code, config) {
                 due = Some(due.map_or(at, |due| due.min(at)));
             }
             match track.phase {
@@ -499,6 +504,33 @@ mod tests {
             "is forgotten"
         );
         assert_eq!(look(&[event(120)], 721), None, "forgotten");
+    }
+
+    #[test]
+    fn nothing_changes_by_itself_while_it_cant_be_seen() {
+        let (config, mut findings) = (Config::default(), Findings::default());
+        // Second, what is seen, and how many seconds later it will change by itself.
+        for (second, seen, due) in [
+            (0, '#', None),
+            (10, '.', Some(30)),
+            (20, '?', None),
+            (60, '?', None),
+            (70, '.', Some(30)),
+            (100, '.', None),
+        ] {
+            let mut found = Found::default();
+            match seen {
+                '#' => found.push(bad(Code::HostPower)),
+                '?' => found.unsure(Code::HostPower, Subject::Host),
+                _ => {}
+            }
+            findings.update(found, &config, at(second));
+            let later = findings
+                .due()
+                .map(|due| (due - at(second).moment).as_secs());
+            assert_eq!(later, due, "{second} {seen}");
+        }
+        assert_eq!(findings.open().count(), 0, "it lasted");
     }
 
     #[test]

@@ -25,6 +25,9 @@ const COALESCE: Duration = Duration::from_millis(20);
 /// Cameras age by themselves: they are looked at so often, as live.
 const TICK: Duration = Duration::from_secs(2);
 
+/// Cameras that nothing was heard of for so long, and `cameras.down_after`, change no more by themselves.
+const CAMERAS_SETTLE: Duration = Duration::from_secs(15 * 60);
+
 /// A log whose time goes back by more than this was written by another boot.
 const ANOTHER_BOOT: Duration = Duration::from_secs(60);
 
@@ -213,8 +216,10 @@ impl Replay {
         }
         self.memory.begin_boot(&boot);
         self.seen = Seen::new();
+        // Recordings of two boots may overlap, if the clock was set in between.
+        let reached = self.now().wall;
         self.began = began;
-        self.moment = Moment::BOOT;
+        self.moment = self.moment_of(reached);
         self.judge = Judge::new(
             self.config.clone(),
             Node::default(),
@@ -273,8 +278,13 @@ impl Replay {
     }
 
     fn due(&self) -> Option<Moment> {
-        let ages = !self.seen.cameras.is_empty();
-        let tick = ages.then(|| self.moment + TICK);
+        let settle = CAMERAS_SETTLE + self.config.cameras.down_after;
+        let ages = |reading: &Reading<CameraSource>| match reading {
+            Reading::Ok { at, .. } | Reading::Failed { at, .. } => self.moment < *at + settle,
+            Reading::Pending | Reading::Off => false,
+        };
+        let any = self.seen.cameras.values().any(ages);
+        let tick = any.then(|| self.moment + TICK);
         [self.judge.due(), tick].into_iter().flatten().min()
     }
 
@@ -440,7 +450,8 @@ impl Timeline {
     /// Places a line. Without a stamp it was written when the one before it was.
     pub fn place(&mut self, line: &KernelLine<'_>) -> Place {
         const BANNER: &str = "Linux version ";
-        let mut restarted = line.text.starts_with(BANNER) && self.latest != Timestamp::MIN;
+        // At the beginning of a log as well: it may go on where another one ended.
+        let mut restarted = line.text.starts_with(BANNER);
         let at = match line.stamp {
             Stamp::None => self.latest.max(self.began),
             Stamp::Wall(wall) => wall,

@@ -174,9 +174,9 @@ async fn a_period_is_one_zipped_request_with_the_contract_s_metrics_of_each_prof
     }
 }
 
-fn told_by_name(log: &Log, gpu: &str) -> bool {
+fn told_by_name(log: &Log, kind: &str, name: &str) -> bool {
     log.data()
-        .any(|one| one.dimensions.get("Gpu").is_some_and(|id| id == gpu))
+        .any(|one| one.dimensions.get(kind).is_some_and(|id| id == name))
 }
 
 #[tokio::test]
@@ -185,12 +185,9 @@ async fn sick_cards_and_cameras_are_told_by_name_while_they_are_sick() {
     field.stats(stats(5.0, ("hole07", 0.0)));
     field.kernel_says(&xid(79));
     field.until_state("failing").await;
-    let is_down = |report: &Value| {
-        let findings = report["findings"].as_array();
-        findings.is_some_and(|all| all.iter().any(|one| one["code"] == "camera.down"))
-    };
-    field.until("a camera that is down", is_down).await;
-    field.aws.until(|log| told_by_name(log, CARDS[1])).await;
+    let both =
+        |log: &Log| told_by_name(log, "Gpu", CARDS[1]) && told_by_name(log, "Camera", "hole07");
+    field.aws.until(both).await;
     // From now on, every period.
     field.aws.clear();
     field.aws.until(|log| !cloud::periods(log).is_empty()).await;

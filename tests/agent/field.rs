@@ -131,7 +131,8 @@ impl Field {
         answer(command, arguments).await
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// `sideline` with these arguments, as the agent is started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(SIDELINE);
         command
             .arg("--config")

@@ -1,7 +1,14 @@
 //! Stops, crashes, restarts and reloads: what each life tells of itself, and what it leaves to the next.
 
+use std::fs::File;
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use sideline::domain::memory::Memory;
+use sideline::domain::moment::{Moment, Now};
+use sideline::store::{FILE, Keep, Limits, Store, inspect};
 
 use crate::aws::{Fault, Log, Times};
 use crate::cloud;
@@ -292,4 +299,109 @@ async fn a_hangup_applies_a_good_configuration_and_survives_a_bad_one() {
     born_again(&cloud, &birth, 1).await;
     field.until("9 of 18", nine).await;
     assert_whole(&cloud.events());
+}
+
+/// Lets the agent have lived last in another boot: what it remembered is `memory`, and its last sign of life was so long
+/// before this boot began.
+async fn lived_before(field: &Field, memory: Memory, away: Duration) {
+    let state = field.path("state");
+    let up = std::fs::read_to_string("/proc/uptime").expect("the kernel tells");
+    let up = up
+        .split(' ')
+        .next()
+        .and_then(|up| up.parse().ok())
+        .expect("seconds");
+    let began = SystemTime::now() - Duration::from_secs_f64(up);
+    let now = Now {
+        moment: Moment::after_boot(Duration::from_secs(3600)),
+        wall: Timestamp::try_from(began - away).expect("a time"),
+        sure: true,
+    };
+    let limits = Limits {
+        bytes: 64 << 20,
+        age: Duration::from_secs(14 * 86_400),
+    };
+    let (store, _) = Store::open(&state, limits, &memory.boot, now)
+        .await
+        .expect("it opens");
+    let events = Vec::new();
+    let kept = store
+        .keep(Keep {
+            now,
+            memory,
+            events,
+        })
+        .expect("it lives");
+    kept.await.expect("it is kept");
+    drop(store);
+    // Its thread ends by itself, and lets go of the folder.
+    let lock = File::open(state.join("sideline.mark")).expect("it is there");
+    lock.lock().expect("it can be had");
+    for file in [FILE.to_owned(), format!("{FILE}-wal")] {
+        if let Ok(file) = File::options().write(true).open(state.join(file)) {
+            file.set_modified(began - away).expect("our own file");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restart_that_nobody_asked_for_is_told_and_a_wanted_one_is_not() {
+    let mut field = Field::without_agent(Plan::new().judging(&["host.unclean_restart"])).await;
+    field.stats(all_is_well());
+    let restart = |report: &Value| {
+        let findings = report["findings"].as_array()?;
+        let found = findings
+            .iter()
+            .find(|one| one["code"] == "host.unclean_restart");
+        found.cloned()
+    };
+    let other = Memory {
+        boot: "other".to_owned(),
+        ..Memory::default()
+    };
+    lived_before(&field, other, Duration::from_secs(330)).await;
+    field.start_agent().await;
+    let report = field
+        .until("the restart", |report| restart(report).is_some())
+        .await;
+    let found = restart(&report).expect("it was just seen");
+    assert_eq!(
+        (&found["subject"], &found["severity"], &found["advice"]),
+        (&json!("host"), &json!("info"), &json!("none"))
+    );
+    let evidence = found["evidence"].as_str().expect("words");
+    assert!(
+        evidence.starts_with("the server started again, 5 min "),
+        "{evidence}"
+    );
+    // It is history, and costs nothing; an agent that starts again in the same boot tells the same.
+    let report = field.until_state("healthy").await;
+    assert_eq!(report["capacity"]["available"], 18);
+    field.kill().await;
+    field.start_agent().await;
+    let report = field.until_state("healthy").await;
+    let again = restart(&report).expect("it is remembered");
+    assert_eq!(again["evidence"], found["evidence"], "told once");
+
+    // Stopped before the machine was: nothing happened.
+    assert!(field.stop().await.success(), "{}", field.log());
+    let memory = inspect::memory(&field.path("state"));
+    assert!(memory.stopped && memory.restarts.len() == 1, "{memory:?}");
+    let wanted = |restarts| Memory {
+        boot: "another".to_owned(),
+        restarts,
+        ..memory.clone()
+    };
+    lived_before(&field, wanted(Vec::new()), Duration::from_secs(60)).await;
+    field.start_agent().await;
+    let report = field.until_state("healthy").await;
+    assert_eq!(restart(&report), None);
+    assert!(field.stop().await.success(), "{}", field.log());
+    // What came before an earlier boot says nothing of this one.
+    let mut earlier = memory.restarts.clone();
+    earlier[0].boot = "earlier".to_owned();
+    lived_before(&field, wanted(earlier), Duration::from_secs(60)).await;
+    field.start_agent().await;
+    let report = field.until_state("healthy").await;
+    assert_eq!(restart(&report), None);
 }

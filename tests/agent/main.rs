@@ -13,6 +13,7 @@ mod disk;
 #[path = "../servers/fake_nvml.rs"]
 mod fake_nvml;
 mod field;
+mod foreign;
 mod gpus;
 mod inventory;
 mod kernel_log;
@@ -20,10 +21,13 @@ mod lives;
 #[path = "../servers/mosquitto.rs"]
 mod mosquitto;
 mod mqtt;
+#[path = "../servers/nut.rs"]
+mod nut;
 mod outbox;
 mod plan;
 #[path = "../servers/proxy.rs"]
 mod proxy;
 #[path = "../servers/receiver.rs"]
 mod receiver;
+mod record;
 mod secrets;

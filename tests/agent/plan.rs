@@ -85,6 +85,16 @@ impl Plan {
         self.set("cameras.expect", expect)
     }
 
+    /// With these findings of the server, and no others: what else the machine that runs the tests has is not the matter.
+    pub(crate) fn judging(self, codes: &[&str]) -> Self {
+        let mut others: Vec<&str> = sideline::config::codes::CODES.into();
+        others.retain(|code| code.starts_with("host.") && !codes.contains(code));
+        let rules = others
+            .into_iter()
+            .map(|code| (code.to_owned(), "off".into()));
+        self.set("judge.rules", rules.collect::<Table>())
+    }
+
     /// With its credentials in the file of `aws.credentials` alone.
     pub(crate) fn without_keys_in_the_environment(mut self) -> Self {
         self.environment.clear();

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
 
@@ -21,6 +22,23 @@ const LONGEST: usize = 4 * 1024 * 1024;
 
 /// What every gzip file begins with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Files that are taken for logs and are none: how each begins, and what makes a log of it.
+const NO_LOGS: [(&[u8], &str); 4] = [
+    (
+        b"LPKSHHRH",
+        "a journal: journalctl --file FILE -k -o json | sideline replay -",
+    ),
+    (b"\xfd7zXZ\0", "packed: xz -dc FILE | sideline replay -"),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "packed: zstd -dc FILE | sideline replay -",
+    ),
+    (b"BZh", "packed: bzip2 -dc FILE | sideline replay -"),
+];
+
+/// So much of a recording shows whether it is text.
+const HEAD: usize = 4096;
 
 /// What a recording says.
 #[derive(Debug)]
@@ -48,25 +66,47 @@ impl Text {
 
 /// A recording that is being read.
 pub(super) struct Input {
+    name: PathBuf,
     reader: Box<dyn Read>,
-    /// Begins with what has been read and not looked at: the start of a line.
+    /// What has been read; of it, whole lines have been looked at up to `done`.
     buffer: Vec<u8>,
-    /// How long that is.
-    held: usize,
     /// What the lines looked at say.
     said: VecDeque<(Place, Item)>,
     timeline: Timeline,
     /// The last whole line, which tells when the recording ended.
     last: Vec<u8>,
+    /// Whether the rest of a line that was cut has still to be passed over.
+    is_cut: bool,
     ended: bool,
+    /// Why it ended before its end.
+    trouble: Option<io::Error>,
     now: Timestamp,
     /// Lines so far.
     pub(super) lines: u64,
 }
 
 impl Input {
-    /// Opens a file, or standard input for `-`.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens a file, or standard input for `-`, and reads its first piece.
+    ///
+    /// # Errors
+    /// It can't be read, or is no recording.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display();
+        let mut input = Self::begin(path).with_context(|| name.to_string())?;
+        input.fill();
+        if input.buffer.is_empty()
+            && let Some(error) = input.trouble.take()
+        {
+            return Err(error).with_context(|| name.to_string());
+        }
+        if let Some(why) = no_log(&input.buffer) {
+            bail!("{name}: {why}");
+        }
+        input.look(0);
+        Ok(input)
+    }
+
+    fn begin(path: &Path) -> io::Result<Self> {
         let mut reader: Box<dyn Read> = if path == Path::new("-") {
             Box::new(io::stdin())
         } else {
@@ -82,29 +122,35 @@ impl Input {
             .take(GZIP.len() as u64)
             .read_to_end(&mut head)?;
         let is_gzip = head == GZIP;
-        let whole = io::Cursor::new(head).chain(reader);
+        let mut buffer = Vec::with_capacity(2 * PIECE);
+        let reader: Box<dyn Read> = if is_gzip {
+            Box::new(MultiGzDecoder::new(io::Cursor::new(head).chain(reader)))
+        } else {
+            buffer.append(&mut head);
+            reader
+        };
         Ok(Input {
-            reader: match is_gzip {
-                true => Box::new(MultiGzDecoder::new(whole)),
-                false => Box::new(whole),
-            },
-            buffer: Vec::new(),
-            held: 0,
+            name: path.to_owned(),
+            reader,
+            buffer,
             said: VecDeque::new(),
             timeline: Timeline::new(Timestamp::UNIX_EPOCH),
             last: Vec::new(),
+            is_cut: false,
             ended: false,
+            trouble: None,
             now: Timestamp::now(),
             lines: 0,
         })
     }
 
     /// When the next thing was said; `None` at the end.
-    pub(super) fn peek(&mut self) -> io::Result<Option<Timestamp>> {
+    pub(super) fn peek(&mut self) -> Option<Timestamp> {
         while self.said.is_empty() && !self.ended {
-            self.read_on()?;
+            let held = self.fill();
+            self.look(held);
         }
-        Ok(self.said.front().map(|(place, _)| place.at))
+        self.said.front().map(|(place, _)| place.at)
     }
 
     /// The next thing said, after `peek`.
@@ -112,40 +158,57 @@ impl Input {
         self.said.pop_front()
     }
 
-    /// Reads a piece and looks at its whole lines.
-    fn read_on(&mut self) -> io::Result<()> {
-        let held = self.held;
-        if self.buffer.len() < held + PIECE {
-            self.buffer.resize(held + PIECE, 0);
-        }
+    /// Why it could not be read to its end.
+    pub(super) fn trouble(self) -> Option<String> {
+        let error = self.trouble?;
+        Some(format!("{}: {error}", self.name.display()))
+    }
+
+    /// Reads a piece, and returns how much was held before. What can't be read is the end: a recording that was cut off
+    /// still tells what led there.
+    fn fill(&mut self) -> usize {
+        let held = self.buffer.len();
+        self.buffer.resize(held + PIECE, 0);
         let read = loop {
-            match self.reader.read(&mut self.buffer[held..held + PIECE]) {
+            match self.reader.read(&mut self.buffer[held..]) {
+                Ok(read) => break read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
+                Err(error) => {
+                    self.trouble = Some(error);
+                    break 0;
+                }
             }
         };
-        let filled = held + read;
-        self.held = filled;
+        self.buffer.truncate(held + read);
         self.ended = read == 0;
-        let whole = if self.ended {
-            filled
-        } else {
-            match memchr::memrchr(b'\n', &self.buffer[held..filled]) {
-                Some(end) => held + end + 1,
-                None if filled < LONGEST => return Ok(()),
-                None => filled,
+        held
+    }
+
+    /// Looks at the whole lines of what was read, of which nothing in the first `held` bytes ends a line.
+    fn look(&mut self, held: usize) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let from = match self.is_cut {
+            true => memchr::memchr(b'\n', &buffer).map_or(buffer.len(), |end| end + 1),
+            false => 0,
+        };
+        self.is_cut &= from == buffer.len();
+        let fresh = held.max(from);
+        let until = match memchr::memrchr(b'\n', &buffer[fresh..]) {
+            _ if self.ended => buffer.len(),
+            Some(end) => fresh + end + 1,
+            None if buffer.len() - from < LONGEST => from,
+            None => {
+                self.is_cut = true;
+                buffer.len()
             }
         };
-        let buffer = std::mem::take(&mut self.buffer);
-        self.look_at(&buffer[..whole]);
+        self.look_at(&buffer[from..until]);
+        buffer.drain(..until);
         self.buffer = buffer;
-        self.buffer.copy_within(whole..filled, 0);
-        self.held = filled - whole;
         if self.ended {
             let last = std::mem::take(&mut self.last);
             self.end(&last);
         }
-        Ok(())
     }
 
     fn look_at(&mut self, lines: &[u8]) {
@@ -185,4 +248,17 @@ impl Input {
             self.said.push_back((place, Item::End));
         }
     }
+}
+
+/// Why what begins so is no recording.
+fn no_log(head: &[u8]) -> Option<String> {
+    if let Some((_, what)) = NO_LOGS.iter().find(|(begin, _)| head.starts_with(begin)) {
+        return Some(format!("is {what}"));
+    }
+    // A power cut leaves zeros in a log.
+    let is_odd =
+        |c: char| c == char::REPLACEMENT_CHARACTER || c.is_control() && !"\0\t\n\r\x1b".contains(c);
+    let head = String::from_utf8_lossy(&head[..head.len().min(HEAD)]);
+    let odd = head.chars().filter(|c| is_odd(*c)).count();
+    (head.chars().count() < 4 * odd).then(|| "is no text, so no recording".to_owned())
 }

@@ -20,30 +20,14 @@ pub(super) fn faults(look: Look<'_>, memory: &GpuMemory, found: &mut Found) {
         return;
     };
     for fact in &kernel.facts {
-        let (code, pci, advice) = match &fact.event {
-            KernelEvent::GpuFellOff { pci } => (Code::GpuLost, pci, Advice::Reboot),
-            KernelEvent::GpuInitFailed { pci } => (Code::GpuDriver, pci, Advice::Reboot),
-            KernelEvent::GpuFirmware { pci } => (Code::GpuHung, pci, Advice::ResetGpu),
-            KernelEvent::Xid { .. }
-            | KernelEvent::GpuDriverLoaded
-            | KernelEvent::OutOfMemory
-            | KernelEvent::DiskIo { .. }
-            | KernelEvent::DiskMedium { .. }
-            | KernelEvent::FilesystemReadonly { .. }
-            | KernelEvent::FilesystemUnclean { .. }
-            | KernelEvent::RaidDegraded { .. }
-            | KernelEvent::MachineCheck { .. }
-            | KernelEvent::MemoryEcc { .. }
-            | KernelEvent::PcieError { .. }
-            | KernelEvent::CpuThrottled
-            | KernelEvent::CpuThrottleEnded
-            | KernelEvent::HungTask
-            | KernelEvent::Lockup { .. }
-            | KernelEvent::NicDown { .. }
-            | KernelEvent::NicUp { .. }
-            | KernelEvent::NicTxTimeout { .. }
-            | KernelEvent::Oops
-            | KernelEvent::Panic => continue,
+        let (code, pci, advice) = if let KernelEvent::GpuFellOff { pci } = &fact.event {
+            (Code::GpuLost, pci, Advice::Reboot)
+        } else if let KernelEvent::GpuInitFailed { pci } = &fact.event {
+            (Code::GpuDriver, pci, Advice::Reboot)
+        } else if let KernelEvent::GpuFirmware { pci } = &fact.event {
+            (Code::GpuHung, pci, Advice::ResetGpu)
+        } else {
+            continue;
         };
         let subject = pci.as_ref().map_or(Subject::Gpus, |pci| memory.at_pci(pci));
         let known_by_nvml = found

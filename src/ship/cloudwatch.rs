@@ -114,7 +114,7 @@ pub async fn run(
             () = cancel.cancelled() => break,
             Some(judgement) = judgements.recv() => desk.take_in(&judgement),
             () = tokio::time::sleep(desk.period.left(clock.now().wall)) => desk.close_period(),
-            () = desk.pause_ends() => desk.pause = None,
+            () = step(&mut desk.pause) => {}
             batch = step(&mut storing) => desk.stored(batch.context("the store has ended")?),
             outcome = step(&mut sending) => desk.answered(outcome),
         }
@@ -235,11 +235,18 @@ impl CloudWatch {
     }
 }
 
-/// A pause after a failure.
-struct Pause {
-    until: Instant,
-    /// Nobody was there: it is over as soon as somebody is.
-    knock: bool,
+/// A pause after a failure; where nobody was there, it is over as soon as somebody is.
+async fn rest(until: Instant, server: Option<Target>) {
+    let knock = async {
+        match &server {
+            Some(server) => reach::opens(server).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = tokio::time::sleep_until(until) => {}
+        () = knock => {}
+    }
 }
 
 /// What is known of the way: everything `run` decides with.
@@ -255,7 +262,8 @@ struct Desk<'a> {
     standing: Standing,
     stood_at: Moment,
     backoff: Backoff,
-    pause: Option<Pause>,
+    /// Goes on through everything else that happens: news must not put off the next knock.
+    pause: Step<'static, ()>,
     /// What the clock was off when the request under way was signed.
     offset: Option<SignedDuration>,
     outlet: Outlet,
@@ -427,10 +435,10 @@ impl<'a> Desk<'a> {
         self.turn.hand_back = true;
         self.has_news = true;
         self.standing.more = true;
-        self.pause = Some(Pause {
-            until: Instant::now() + self.backoff.pause(),
-            knock: refusal == Refusal::Unreachable,
-        });
+        let until = Instant::now() + self.backoff.pause();
+        let server = self.ship.server.clone();
+        let server = server.filter(|_| refusal == Refusal::Unreachable);
+        self.pause = Some(Box::pin(rest(until, server)));
     }
 
     /// Data that are refused for their times, when this very answer tells that the clock was wrong, were not bad.
@@ -444,22 +452,6 @@ impl<'a> Desk<'a> {
     fn go_on(&mut self, mut delivery: Delivery) {
         self.settle(delivery.settled());
         self.delivery = delivery.next().is_some().then_some(delivery);
-    }
-
-    async fn pause_ends(&self) {
-        let Some(pause) = &self.pause else {
-            return std::future::pending().await;
-        };
-        let knock = async {
-            match self.ship.server.as_ref().filter(|_| pause.knock) {
-                Some(server) => reach::opens(server).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep_until(pause.until) => {}
-            () = knock => {}
-        }
     }
 
     /// Tells the store the rest.

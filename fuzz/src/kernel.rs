@@ -11,7 +11,7 @@ use serde_json::json;
 use sideline::config::Config;
 use sideline::domain::judge::{Judge, Surroundings};
 use sideline::domain::kernel_event::{KernelEvent, event};
-use sideline::domain::kernel_facts::{EPISODES, EVIDENCE, FACTS, PROCESSES};
+use sideline::domain::kernel_facts::{EPISODES, EVIDENCE, FACTS};
 use sideline::domain::kernel_line::{KernelLine, Stamp, kmsg_sequence, parse_line};
 use sideline::domain::kernel_scan::Scanner;
 use sideline::domain::memory::Memory;
@@ -145,7 +145,7 @@ fn bounded(log: &KernelLog, now: Now) {
     assert!(log.facts.len() <= FACTS);
     for fact in &log.facts {
         assert!(fact.count >= 1 && fact.first <= fact.last && fact.last <= now.moment);
-        assert!(fact.processes.len() <= PROCESSES && fact.recent.len() <= EPISODES);
+        assert!(fact.recent.len() <= EPISODES);
         assert!(fact.evidence.chars().count() <= EVIDENCE);
         assert!(!fact.evidence.contains(char::is_control));
     }

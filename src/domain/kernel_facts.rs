@@ -13,9 +13,6 @@ use super::xid::says_fatal;
 /// How many kinds of event are remembered at most.
 pub const FACTS: usize = 256;
 
-/// How many different processes of one event are remembered at most.
-pub const PROCESSES: usize = 8;
-
 /// How many characters of a line are kept as evidence at most.
 pub const EVIDENCE: usize = 300;
 
@@ -43,8 +40,6 @@ pub struct KernelFact {
     pub first: Moment,
     /// Latest time.
     pub last: Moment,
-    /// Different processes named in the lines, at most `PROCESSES`: repetition across processes blames the card.
-    pub processes: Vec<u32>,
     /// The latest episodes, in the order in which they began, at most `EPISODES`.
     #[serde(default)]
     pub recent: Vec<Episode>,
@@ -116,7 +111,6 @@ impl KernelLog {
             count: heard.weight,
             first: at,
             last: at,
-            processes: heard.process.into_iter().collect(),
             recent: vec![Episode {
                 last: at,
                 process: heard.process,
@@ -171,12 +165,6 @@ impl KernelFact {
             if !hides {
                 self.evidence = evidence(text);
             }
-        }
-        if let Some(process) = heard.process
-            && self.processes.len() < PROCESSES
-            && !self.processes.contains(&process)
-        {
-            self.processes.push(process);
         }
         self.episode(heard.process, at);
     }
@@ -280,7 +268,8 @@ mod tests {
         let [fact] = &log.facts[..] else {
             panic!("one kind of event, not {}", log.facts.len());
         };
-        assert_eq!((fact.count, fact.processes.len()), (10, PROCESSES));
+        let programs = fact.processes_within(Duration::from_secs(100), now(100).moment);
+        assert_eq!((fact.count, programs), (10, 9));
         assert_eq!(fact.first, now(7).moment);
         assert_eq!(fact.last, now(15).moment);
         assert!(fact.evidence.ends_with("name=x, Ch [2J"));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 600;
 
 /// Which modules each module may import; what is not listed may import nothing of ours.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("config", &[]),
     ("domain", &["config"]),
     ("clock", &["domain"]),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("collect", &["config", "domain", "clock", "clients"]),
     ("ship", &["config", "domain", "clock", "clients", "store"]),
     ("status", &["config", "domain"]),
+    ("control", &["config", "domain", "clock", "clients"]),
     (
         "agent",
         &[
@@ -25,6 +26,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
             "clock",
             "clients",
             "collect",
+            "control",
             "ship",
             "status",
             "store",

@@ -3,6 +3,7 @@
 
 pub mod capacity;
 pub mod correlate;
+pub mod ecs;
 pub mod explain;
 pub mod finding;
 pub mod findings;
@@ -15,6 +16,7 @@ pub mod kernel_scan;
 pub mod memory;
 pub mod moment;
 pub mod outbox;
+pub mod phase;
 pub mod reading;
 pub mod record;
 pub mod replay;

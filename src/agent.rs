@@ -1,5 +1,6 @@
 //! The agent: the parts of the house, the tick that judges, and reload.
 
+mod fit;
 mod notes;
 mod orders;
 mod outlets;
@@ -21,9 +22,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
-use crate::collect::identity::ecs::{self, Ecs};
+use crate::collect::identity::ecs;
 use crate::collect::identity::{self, Identity};
 use crate::config::{Config, FailoverMode};
+use crate::domain::ecs::{EcsView, Place};
 use crate::domain::judge::{Judge, Judgement, Surroundings};
 use crate::domain::moment::Moment;
 use crate::domain::report::{EventKind, Node, Outlet, Report};
@@ -31,6 +33,7 @@ use crate::status::orders::{self as told, Order};
 use crate::status::server;
 use crate::store::{Keeping, Limits, Store, inspect};
 
+use fit::FitFile;
 use notes::Notes;
 use outlets::Outlets;
 use part::Part;
@@ -117,7 +120,8 @@ pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result
             .to_vec(),
         clock_offset: clock.offset(),
         in_memory: None,
-        ecs: ecs.map(|ecs| (ecs.cluster, Some(ecs.container_instance))),
+        place: ecs,
+        ecs: EcsView::default(),
     };
     let deadline = Instant::now() + patience;
     let report = loop {
@@ -173,8 +177,8 @@ struct House {
     judge: Judge,
     sources: Sources,
     outlets: Outlets,
-    ecs: Option<Part<String, watch::Receiver<Option<Ecs>>>>,
-    socket: Option<Part<PathBuf, ()>>,
+    ecs: Option<Part<String, watch::Receiver<Option<Place>>>>,
+    socket: Option<Part<PathBuf, FitFile>>,
     metrics: Option<Part<String, ()>>,
     latest: watch::Sender<Option<Arc<Report>>>,
     /// The socket's end of the way by which orders come in.
@@ -261,7 +265,8 @@ impl House {
     }
 
     async fn open_socket(&mut self, config: &Config) -> anyhow::Result<()> {
-        let path = config.paths.run.join(crate::status::SOCKET);
+        let folder = config.paths.run.clone();
+        let path = folder.join(crate::status::SOCKET);
         if !self.socket.as_ref().is_some_and(|part| part.is(&path)) {
             let listener: UnixListener = server::open(&path)?;
             Part::renew(&mut self.socket, path, |path, tasks| {
@@ -273,6 +278,7 @@ impl House {
                     tasks.token(),
                 );
                 tasks.spawn("the status socket", task);
+                FitFile::in_folder(folder)
             })
             .await;
         }
@@ -341,7 +347,8 @@ impl House {
                 Keeping::OnDisk => None,
                 Keeping::InMemory { why } => Some(why),
             },
-            ecs: ecs.map(|ecs| (ecs.cluster, Some(ecs.container_instance))),
+            place: ecs,
+            ecs: EcsView::default(),
         };
         let now = self.clock.now();
         self.sources.judge(&mut self.judge, around, now)
@@ -354,6 +361,9 @@ impl House {
         self.notes.keep(drafts, now).await?;
         let judgement = Arc::new(judgement);
         self.outlets.ship(&judgement);
+        if let Some(part) = &mut self.socket {
+            part.value.follow(&judgement.report);
+        }
         if let Some(show) = self.show {
             show(&judgement.report);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use sideline::config::{Config, Expect};
+use sideline::domain::ecs::{EcsView, Place};
 use sideline::domain::judge::{Judge, Judgement, Surroundings};
 use sideline::domain::memory::Memory;
 use sideline::domain::moment::{Moment, Now};
@@ -124,7 +125,12 @@ impl Server {
                     Outlet::off("ecs"),
                 ],
                 clock_offset: Some(SignedDuration::ZERO),
-                ecs: Some(("cameras".into(), Some("3f2b1c1e7d0a4a53".into()))),
+                place: Some(Place {
+                    cluster: "cameras".into(),
+                    container_instance: "3f2b1c1e7d0a4a53".into(),
+                    tasks: Some(18),
+                }),
+                ecs: EcsView::default(),
             },
             now,
         )

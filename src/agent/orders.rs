@@ -1,7 +1,9 @@
 //! What the agent does when it is told to.
 
+use std::sync::Arc;
+
 use super::House;
-use crate::status::orders::Order;
+use crate::status::orders::{Order, Stands};
 
 impl House {
     /// Carries out an order, and answers when what came of it is kept.
@@ -21,6 +23,21 @@ impl House {
                 }));
                 // Who has asked may have gone.
                 let _ = answer.send(accepted);
+            }
+            Order::Failover(order, answer) => {
+                let now = self.clock.now();
+                self.judge.failover().obey(order, now);
+                let judgement = self.look();
+                let report = Arc::clone(&judgement.report);
+                self.tell(judgement).await?;
+                let unkept = self.notes.unkept();
+                let forgets =
+                    |why| format!("a restart will forget it, as the disk can't be used ({why})");
+                let _ = answer.send(Stands {
+                    failover: report.failover.clone(),
+                    capacity: report.capacity,
+                    problems: unkept.map(forgets).into_iter().collect(),
+                });
             }
         }
         Ok(())

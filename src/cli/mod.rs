@@ -7,6 +7,7 @@ pub mod fit;
 pub mod inventory;
 pub mod load;
 pub mod log;
+pub mod maintenance;
 pub mod outbox;
 pub mod record;
 pub mod replay;
@@ -69,6 +70,12 @@ enum Command {
         after_help = "In a systemd unit:   ExecCondition=/usr/bin/sideline fit\nIn a worker script:  sideline fit || exit 75"
     )]
     Fit,
+    /// Take the node out of service by hand, and bring it back
+    #[command(subcommand, after_help = maintenance::ABOUT)]
+    Maintenance(maintenance::MaintenanceCommand),
+    /// Rehearse a failure: tell the cloud less than the node carries, for a bounded time
+    #[command(after_help = maintenance::DRILL)]
+    Drill(maintenance::DrillOptions),
     /// Look into the outbox: what waits to be sent, what was lost
     #[command(subcommand, after_help = outbox::ABOUT)]
     Outbox(outbox::OutboxCommand),
@@ -130,6 +137,12 @@ pub fn main() -> anyhow::Result<ExitCode> {
         Command::Status(options) => status::main(&options, &socket(&arguments.socket, config)?),
         Command::Check(options) => check::main(&options, config),
         Command::Fit => fit::main(&socket(&arguments.socket, config)?),
+        Command::Maintenance(command) => {
+            maintenance::main(command, &socket(&arguments.socket, config)?)
+        }
+        Command::Drill(options) => {
+            maintenance::drill(&options, &socket(&arguments.socket, config)?)
+        }
         Command::Outbox(command) => outbox::run(command, config),
         Command::Inventory(command) => {
             inventory::run(command, &socket(&arguments.socket, config)?, config)

@@ -4,7 +4,7 @@
 
 /// Every finding code of the outside but the family `gpu.xid.<N>`, also those that this version does not raise yet:
 /// a fleet's configuration is written for its newest agents.
-pub const CODES: [&str; 48] = [
+pub const CODES: [&str; 50] = [
     "gpu.lost",
     "gpu.missing",
     "gpu.hung",
@@ -53,6 +53,8 @@ pub const CODES: [&str; 48] = [
     "agent.outbox_loss",
     "agent.config_rejected",
     "agent.kernel_log_gap",
+    "agent.ecs",
+    "agent.drain_held",
 ];
 
 /// The family of the driver's error numbers: `gpu.xid.79`.

@@ -21,7 +21,7 @@ pub(super) enum Written {
 }
 
 /// The keys that hold durations and sizes, and how long and how large they may be; `[]` is every element of a list.
-pub(super) const WRITTEN: [(&str, Written); 17] = [
+pub(super) const WRITTEN: [(&str, Written); 18] = [
     ("host.every", Written::Duration("1s", "5m")),
     ("gpu.every", Written::Duration("1s", "5m")),
     ("gpu.deadline", Written::Duration("100ms", "5m")),
@@ -39,6 +39,7 @@ pub(super) const WRITTEN: [(&str, Written); 17] = [
     ("ssm.every", Written::Duration("1m", "1d")),
     ("failover.hold", Written::Duration("0s", "1h")),
     ("failover.probation", Written::Duration("0s", "7d")),
+    ("failover.changes", Written::Duration("0s", "7d")),
 ];
 
 impl Written {

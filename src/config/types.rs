@@ -50,7 +50,7 @@ pub struct Config {
     pub outbox: Outbox,
     /// Steering through SSM. Checked, but without effect in this version.
     pub ssm: Ssm,
-    /// Moving the work away when the hardware fails. Checked, but without effect in this version, which observes.
+    /// Moving the work away when the hardware fails.
     pub failover: Failover,
     /// How this node is asked.
     pub status: Status,
@@ -505,11 +505,11 @@ impl Default for Ssm {
     }
 }
 
-/// Moving the work away when the hardware fails. Checked, but without effect in this version, which observes.
+/// Moving the work away when the hardware fails.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Failover {
-    /// observe: tell, and let others act; drain: set the ECS container instance to DRAINING.
+    /// observe: tell what would be done; drain: set this node's ECS container instance to DRAINING, and ACTIVE again.
     pub mode: FailoverMode,
     /// Failing this long before draining; faults that prove dead hardware skip it; 0s to 1h.
     #[serde(with = "units::duration")]
@@ -522,6 +522,14 @@ pub struct Failover {
     /// Never drain if more than this share of the cluster's external nodes would be out.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_unfit_share: f64,
+    /// Never drain more often than this within a day.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_drains_a_day: u32,
+    /// So long after a change of driver or configuration, never drain for what another node has at the same time;
+    /// 0s to 7d.
+    #[serde(with = "units::duration")]
+    #[schemars(with = "String")]
+    pub changes: Duration,
 }
 
 impl Default for Failover {
@@ -531,6 +539,8 @@ impl Default for Failover {
             hold: Duration::from_secs(60),
             probation: Duration::from_secs(900),
             max_unfit_share: 0.5,
+            max_drains_a_day: 3,
+            changes: Duration::from_secs(1_800),
         }
     }
 }
@@ -543,6 +553,17 @@ pub enum FailoverMode {
     Observe,
     /// Drain the ECS container instance.
     Drain,
+}
+
+impl FailoverMode {
+    /// The word of the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FailoverMode::Observe => "observe",
+            FailoverMode::Drain => "drain",
+        }
+    }
 }
 
 /// How this node is asked.

@@ -166,11 +166,15 @@ pub enum Code {
     AgentOutboxLoss,
     /// `agent.kernel_log_gap`: kernel messages were lost before they were read.
     AgentKernelLogGap,
+    /// `agent.ecs`: ECS can't be asked to move the work away.
+    AgentEcs,
+    /// `agent.drain_held`: a guard holds a drain back.
+    AgentDrainHeld,
 }
 
 impl Code {
     /// Every code but the Xid family, in the order of the contract.
-    pub const PLAIN: [Code; 45] = [
+    pub const PLAIN: [Code; 47] = [
         Code::GpuLost,
         Code::GpuMissing,
         Code::GpuHung,
@@ -216,6 +220,8 @@ impl Code {
         Code::IngestDown,
         Code::AgentOutboxLoss,
         Code::AgentKernelLogGap,
+        Code::AgentEcs,
+        Code::AgentDrainHeld,
     ];
 }
 
@@ -268,6 +274,8 @@ impl fmt::Display for Code {
             Code::IngestDown => "ingest.down",
             Code::AgentOutboxLoss => "agent.outbox_loss",
             Code::AgentKernelLogGap => "agent.kernel_log_gap",
+            Code::AgentEcs => "agent.ecs",
+            Code::AgentDrainHeld => "agent.drain_held",
         })
     }
 }

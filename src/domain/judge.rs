@@ -7,14 +7,15 @@ use jiff::SignedDuration;
 
 use super::capacity::capacity;
 use super::correlate::{self, Circumstances};
+use super::ecs::{EcsView, Place, Want};
+use super::failover::{self, Failover, Step};
 use super::findings::{Change, Findings, Found};
 use super::inventory::{self, Accepted};
 use super::memory::Memory;
 use super::moment::{Moment, Now};
 use super::reading::Reading;
 use super::report::{
-    Because, Capacity, Event, EventKind, Failover, FailoverState, Measured, Node, Outlet, Report,
-    State, VERSION,
+    Because, Capacity, Event, EventKind, Measured, Node, Outlet, Report, State, VERSION,
 };
 use super::rules::agent::AgentMemory;
 use super::rules::camera_groups::Groups;
@@ -24,7 +25,7 @@ use super::rules::host::HostMemory;
 use super::rules::{self, Look};
 use super::snapshot::{CameraSource, Ingest, Snapshot, UpsPower};
 use super::verdict::Verdict;
-use crate::config::{Config, Expected, FailoverMode};
+use crate::config::{Config, Expected};
 
 /// A reading older than so many of its intervals is stale.
 const STALE_INTERVALS: u32 = 3;
@@ -41,8 +42,10 @@ pub struct Surroundings {
     pub clock_offset: Option<SignedDuration>,
     /// Why what waits is kept in memory; `None` where it is on disk, as it should be.
     pub in_memory: Option<String>,
-    /// The ECS cluster and container instance, where known.
-    pub ecs: Option<(String, Option<String>)>,
+    /// Where the ECS agent has registered this node; `None` where there is none.
+    pub place: Option<Place>,
+    /// What was seen in ECS.
+    pub ecs: EcsView,
 }
 
 /// What came of one tick.
@@ -68,6 +71,11 @@ pub struct Judge {
     gpus: GpuMemory,
     host: HostMemory,
     agent: AgentMemory,
+    failover: Failover,
+    /// Checksum of configuration and version.
+    settings: u32,
+    /// When they last became other than they were.
+    configured: Option<Moment>,
     started: Moment,
     settled: bool,
     /// A UPS feeds the machine from its battery.
@@ -83,7 +91,7 @@ impl Judge {
     /// A judge that knows nothing but what an earlier life remembered.
     #[must_use]
     pub fn new(config: Config, node: Node, memory: &Memory, now: Moment) -> Self {
-        Judge {
+        let mut judge = Judge {
             config: Arc::new(config),
             node,
             findings: Findings::default(),
@@ -97,6 +105,9 @@ impl Judge {
                 memory.boot.clone(),
             ),
             agent: AgentMemory::default(),
+            failover: Failover::new(memory.failover.clone()),
+            settings: memory.settings.unwrap_or_default(),
+            configured: memory.configured,
             started: now,
             settled: false,
             on_battery: false,
@@ -104,7 +115,9 @@ impl Judge {
             seq: memory.seq,
             capacity: None,
             last_available: memory.available,
-        }
+        };
+        judge.note_settings(now);
+        judge
     }
 
     /// Goes on with another configuration; nothing that was seen is forgotten.
@@ -112,16 +125,41 @@ impl Judge {
         self.config = Arc::new(config);
         self.node = node;
         self.started = now;
+        self.note_settings(now);
+    }
+
+    /// A node that fails right after its settings changed may be sound, and the settings wrong.
+    fn note_settings(&mut self, now: Moment) {
+        let written = serde_json::to_vec(&*self.config).unwrap_or_default();
+        let mut checksum = crc32fast::Hasher::new();
+        checksum.update(&written);
+        checksum.update(self.node.agent.as_bytes());
+        let settings = checksum.finalize();
+        if settings != self.settings {
+            self.settings = settings;
+            self.configured = Some(now);
+        }
+    }
+
+    /// Moving the work away: for orders of a person, and for who acts in ECS.
+    pub fn failover(&mut self) -> &mut Failover {
+        &mut self.failover
+    }
+
+    /// What this node wants of its place in ECS.
+    #[must_use]
+    pub fn want(&self) -> &Want {
+        self.failover.want()
     }
 
     /// Writes what must outlive the agent into `memory`; returns whether it changed.
     pub fn remember(&self, memory: &mut Memory) -> bool {
-        let available = self
-            .capacity
-            .map(|capacity| capacity.available)
-            .or(memory.available);
+        let available = self.last_available;
         let changed = memory.seq != self.seq
             || memory.available != available
+            || memory.failover != *self.failover.kept()
+            || memory.settings != Some(self.settings)
+            || memory.configured != self.configured
             || memory.inventory != self.gpus.inventory
             || memory.links != self.gpus.levels.links
             || memory.recovered != self.gpus.recovered
@@ -133,6 +171,9 @@ impl Judge {
         if changed {
             memory.seq = self.seq;
             memory.available = available;
+            memory.failover.clone_from(self.failover.kept());
+            memory.settings = Some(self.settings);
+            memory.configured = self.configured;
             memory.inventory.clone_from(&self.gpus.inventory);
             memory.links.clone_from(&self.gpus.levels.links);
             memory.recovered.clone_from(&self.gpus.recovered);
@@ -181,7 +222,8 @@ impl Judge {
         let mut found = Found::default();
         rules::gpu::observe(look, &self.gpus, &mut found);
         rules::host::observe(look, &self.host, &self.gpus, &mut found);
-        rules::agent::observe(look, &self.agent, &mut found);
+        let held_back = self.failover.held_back();
+        rules::agent::observe(look, &self.agent, held_back, &mut found);
         let around_faults = Circumstances {
             restarts: &self.host.restarts,
             at_full_power: &self.gpus.at_full_power(),
@@ -201,14 +243,27 @@ impl Judge {
             self.verdict
                 .weigh(self.findings.open(), known, config.judge.recover_after, now);
         let (slots, gpus) = self.size(look);
-        let offered = capacity(
+        let carries = capacity(
             state,
             slots,
             gpus,
             self.findings.open(),
             self.last_available,
         );
-        self.last_available = Some(offered.available);
+        self.last_available = Some(carries.available);
+        let steps = self.failover.decide(
+            failover::Seen {
+                verdict: state,
+                carries,
+                cause: failover::cause(self.findings.open()),
+                place: around.place.as_ref(),
+                ecs: &around.ecs,
+                changed: self.configured.max(self.gpus.driver_changed),
+                settings: &config.failover,
+            },
+            now,
+        );
+        let offered = self.failover.offer(carries, config.failover.mode);
         let resized = self
             .capacity
             .replace(offered)
@@ -260,6 +315,10 @@ impl Judge {
                 now,
             ));
         }
+        for step in steps {
+            let kind = self.told(step);
+            events.push(self.event(kind, now));
+        }
         Judgement {
             report: Arc::new(self.report(seen, around, cameras, offered, now)),
             events,
@@ -271,10 +330,15 @@ impl Judge {
     #[must_use]
     pub fn due(&self) -> Option<Moment> {
         let better = self.verdict.due(self.config.judge.recover_after);
-        [self.findings.due(), better, self.stale_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.findings.due(),
+            better,
+            self.stale_at,
+            self.failover.due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether every enabled source has answered or failed.
@@ -292,6 +356,38 @@ impl Judge {
             seq: self.seq,
             boot: self.node.boot.clone(),
             kind,
+        }
+    }
+
+    /// A step of the failover as an entry of the journal.
+    fn told(&self, step: Step) -> EventKind {
+        let mode = self.config.failover.mode.name();
+        let now = self.failover.kept().state();
+        let (what, state, was, reason, until, slots) = match step {
+            Step::State {
+                was,
+                state,
+                why,
+                until,
+            } => ("state", state, was, Some(why), until, None),
+            Step::DrillStarted(drill) => (
+                "drill started",
+                now,
+                now,
+                None,
+                Some(drill.until),
+                Some(drill.slots),
+            ),
+            Step::DrillEnded => ("drill ended", now, now, None, None, None),
+        };
+        EventKind::Failover {
+            what,
+            mode,
+            state,
+            was,
+            reason,
+            until,
+            slots,
         }
     }
 
@@ -338,9 +434,6 @@ impl Judge {
     ) -> Report {
         let host = seen.host.value().cloned();
         let uptime_s = host.as_ref().and_then(|host| host.uptime_s);
-        let (cluster, container_instance) = around
-            .ecs
-            .map_or((None, None), |(cluster, node)| (Some(cluster), node));
         Report {
             version: VERSION,
             at: now.wall,
@@ -366,15 +459,9 @@ impl Judge {
                 .unwrap_or_default(),
             cameras,
             outlets: around.outlets,
-            failover: Failover {
-                mode: match self.config.failover.mode {
-                    FailoverMode::Observe => "observe",
-                    FailoverMode::Drain => "drain",
-                },
-                state: FailoverState::InService,
-                cluster,
-                container_instance,
-            },
+            failover: self
+                .failover
+                .report(self.config.failover.mode, around.place.as_ref()),
             measured: Measured {
                 judged: now.moment,
                 host: match seen.host {
@@ -417,9 +504,6 @@ impl Report {
     pub fn is_fit(&self) -> bool {
         matches!(self.verdict.state, State::Healthy | State::Degraded)
             && self.capacity.available > 0
-            && !matches!(
-                self.capacity.because,
-                Some(Because::Maintenance | Because::Drill)
-            )
+            && self.capacity.because != Some(Because::Maintenance)
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::failover;
 use super::moment::{Moment, Verified};
 use super::snapshot::{Drive, Gpu, KernelLog, Network};
 
@@ -27,6 +28,12 @@ pub struct Memory {
     pub machine: Machine,
     /// The best PCIe link that each slot has shown under load, by PCI address.
     pub links: BTreeMap<String, Link>,
+    /// Where the node stands between in service and drained.
+    pub failover: failover::Kept,
+    /// The checksum of the last configuration and version.
+    pub settings: Option<u32>,
+    /// When, in this boot, they last became other than they were.
+    pub configured: Option<Moment>,
     /// When a card last came back, or was accepted as gone: by UUID, and by PCI address where it is gone.
     pub recovered: BTreeMap<String, Moment>,
     /// The version of NVIDIA's driver that was loaded last.
@@ -58,6 +65,8 @@ impl Memory {
         boot.clone_into(&mut self.boot);
         self.kernel = KernelLog::default();
         self.recovered.clear();
+        self.configured = None;
+        self.failover.begin_boot();
     }
 
     /// Takes in a restart that nobody asked for.

@@ -5,6 +5,7 @@ pub mod capacity;
 pub mod correlate;
 pub mod ecs;
 pub mod explain;
+pub mod failover;
 pub mod finding;
 pub mod findings;
 pub mod inventory;

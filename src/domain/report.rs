@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::finding::{Code, Finding};
 use super::moment::Moment;
@@ -291,15 +291,59 @@ pub struct Failover {
     pub cluster: Option<String>,
     /// ECS container instance, likewise.
     pub container_instance: Option<String>,
+    /// Since when it stands there.
+    pub since: Option<Timestamp>,
+    /// When maintenance ends by itself.
+    pub until: Option<Timestamp>,
+    /// Why it stands there; `null` in service.
+    pub reason: Option<String>,
+    /// Why a drain that should be is not allowed.
+    pub held_back: Option<String>,
+    /// A rehearsal that goes on.
+    pub drill: Option<DrillReport>,
+}
+
+/// A rehearsal that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct DrillReport {
+    /// When it ends by itself.
+    pub until: Timestamp,
+    /// Slots that are offered at most.
+    pub slots: u32,
 }
 
 /// Where the node stands between in service and drained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailoverState {
     /// Carries its work.
     #[default]
     InService,
+    /// Can't carry it; not drained yet.
+    Holding,
+    /// DRAINING in ECS; tasks are leaving.
+    Draining,
+    /// DRAINING in ECS; they have left.
+    Drained,
+    /// Sound again; ACTIVE in ECS only when it has stayed so.
+    Probation,
+    /// Taken out of service by hand.
+    Maintenance,
+}
+
+impl FailoverState {
+    /// The word of the wire form.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FailoverState::InService => "in_service",
+            FailoverState::Holding => "holding",
+            FailoverState::Draining => "draining",
+            FailoverState::Drained => "drained",
+            FailoverState::Probation => "probation",
+            FailoverState::Maintenance => "maintenance",
+        }
+    }
 }
 
 /// A step of the node's journal: the relay's `event`s.
@@ -358,6 +402,23 @@ pub enum EventKind {
         /// Why.
         reason: Option<CameraReason>,
     },
+    /// A step of moving the work away and back, or an edge of a rehearsal.
+    Failover {
+        /// `state`, `drill started` or `drill ended`.
+        what: &'static str,
+        /// `observe`: nothing was done in ECS.
+        mode: &'static str,
+        /// Where the node stands.
+        state: FailoverState,
+        /// Where it stood before.
+        was: FailoverState,
+        /// Why.
+        reason: Option<String>,
+        /// When maintenance or a rehearsal ends by itself.
+        until: Option<Timestamp>,
+        /// Slots that a rehearsal offers.
+        slots: Option<u32>,
+    },
     /// The agent started or stopped, or was told to do something.
     Agent {
         /// `started`, `stopped` or `inventory accepted`.
@@ -399,6 +460,29 @@ impl fmt::Display for EventKind {
                 cam, state, was, ..
             } => {
                 write!(f, "camera {cam} is {} (was {})", state.name(), was.name())
+            }
+            EventKind::Failover {
+                what: "state",
+                mode,
+                state,
+                was,
+                reason,
+                ..
+            } => {
+                let (state, was) = (state.name(), was.name());
+                write!(f, "failover ({mode}): {was} to {state}")?;
+                reason.iter().try_for_each(|why| write!(f, ": {why}"))
+            }
+            EventKind::Failover {
+                what, slots, until, ..
+            } => {
+                write!(f, "{what}")?;
+                slots
+                    .iter()
+                    .try_for_each(|slots| write!(f, ": {slots} slots"))?;
+                until
+                    .iter()
+                    .try_for_each(|until| write!(f, " until {until}"))
             }
             EventKind::Agent { what, agent } => write!(f, "agent {agent} {what}"),
         }

@@ -198,6 +198,12 @@ impl Timing {
             ),
             Code::AgentOutboxLoss => event(FORGET),
             Code::AgentKernelLogGap => event(FORGET),
+            Code::AgentEcs => state(Hold::Now, seconds(30), "a call to ECS that succeeds"),
+            Code::AgentDrainHeld => state(
+                Hold::Now,
+                Duration::ZERO,
+                "the guard lets go, or the node need not be drained",
+            ),
         }
     }
 

@@ -289,10 +289,12 @@ impl<'a> Desk<'a> {
             .health_told
             .is_none_or(|told| now - told >= self.relay.period);
         if due
-            || judgement
-                .events
-                .iter()
-                .any(|event| matches!(event.kind, EventKind::Verdict { .. }))
+            || judgement.events.iter().any(|event| {
+                matches!(
+                    event.kind,
+                    EventKind::Verdict { .. } | EventKind::Failover { .. }
+                )
+            })
         {
             self.put_health(report, now);
         }

@@ -1,14 +1,18 @@
 //! Asks the running agent over its socket.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
+
+use super::orders::{DrillOrder, MaintenanceOrder};
 
 /// The report of the running agent, in its wire form.
 ///
@@ -24,8 +28,32 @@ pub async fn report(socket: &Path) -> anyhow::Result<Value> {
 /// # Errors
 /// No agent answers, or it does not take orders from this user.
 pub async fn accept_inventory(socket: &Path) -> anyhow::Result<Value> {
-    let answer = ask(socket, Method::POST, "/v1/inventory/accept").await;
+    let answer = ask(socket, Method::POST, "/v1/inventory/accept", Bytes::new()).await;
     json(answer.context("only a running agent knows what is there now")?).await
+}
+
+/// Takes the node out of service for so long, or (`None`) back. Returns how it stands then, as `orders::Stands` in its
+/// wire form.
+///
+/// # Errors
+/// No agent answers, or it does not take this order from this user.
+pub async fn maintain(socket: &Path, order: Option<(Duration, String)>) -> anyhow::Result<Value> {
+    let (length, reason) = order.unzip();
+    let order = MaintenanceOrder {
+        on: length.is_some(),
+        for_s: length.map(|length| length.as_secs()),
+        reason,
+    };
+    post(socket, "/v1/maintenance", &order).await
+}
+
+/// Rehearses a failure for so long (zero: ends the rehearsal), with so many slots. Returns what [`maintain`] does.
+///
+/// # Errors
+/// As for [`maintain`].
+pub async fn drill(socket: &Path, length: Duration, slots: u32) -> anyhow::Result<Value> {
+    let for_s = length.as_secs();
+    post(socket, "/v1/drill", &DrillOrder { for_s, slots }).await
 }
 
 /// Whether the node may take new work.
@@ -80,10 +108,20 @@ async fn json(answer: Response<Incoming>) -> anyhow::Result<Value> {
 }
 
 async fn get(socket: &Path, path: &str) -> anyhow::Result<Response<Incoming>> {
-    ask(socket, Method::GET, path).await
+    ask(socket, Method::GET, path, Bytes::new()).await
 }
 
-async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Response<Incoming>> {
+async fn post(socket: &Path, path: &str, order: &impl Serialize) -> anyhow::Result<Value> {
+    let body = serde_json::to_vec(order)?;
+    json(ask(socket, Method::POST, path, body.into()).await?).await
+}
+
+async fn ask(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> anyhow::Result<Response<Incoming>> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         anyhow!(
             "no agent answers at {} ({error}); `sideline run` starts one, `systemctl status sideline` shows the service, \
@@ -100,7 +138,7 @@ async fn ask(socket: &Path, method: Method, path: &str) -> anyhow::Result<Respon
         .method(method)
         .uri(path)
         .header("host", "sideline")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(body))?;
     sender
         .send_request(request)
         .await

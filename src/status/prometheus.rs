@@ -35,6 +35,16 @@ pub fn text(report: &Report) -> String {
         &[],
         Some(f64::from(report.capacity.available)),
     );
+    page.family(
+        "sideline_failover",
+        "where the node stands between in service and drained",
+    );
+    let failover = &report.failover;
+    let labels = [("mode", failover.mode), ("state", failover.state.name())];
+    page.sample("sideline_failover", &labels, Some(1.0));
+    page.family("sideline_drill", "whether a rehearsal goes on");
+    let drilling = f64::from(u8::from(failover.drill.is_some()));
+    page.sample("sideline_drill", &[], Some(drilling));
     page.family("sideline_finding", "open findings");
     for finding in &report.findings {
         let severity = format!("{:?}", finding.severity).to_lowercase();

@@ -33,15 +33,64 @@ fn head(page: &mut Page, report: &Value) {
             .as_u64()
             .map_or_else(String::new, |up| format!("up {}", span(up))),
     ));
+    page.line(&format!(
+        "{}; since {}",
+        carries(capacity),
+        clock(&report["verdict"]["since"]),
+    ));
+    failover(page, &report["failover"]);
+}
+
+/// What an order has come to: `orders::Stands` in its wire form.
+#[must_use]
+pub fn stands(stands: &Value) -> String {
+    let mut page = Page::new(false);
+    page.line(&carries(&stands["capacity"]));
+    failover(&mut page, &stands["failover"]);
+    page.text()
+}
+
+fn carries(capacity: &Value) -> String {
     let because = capacity["because"]
         .as_str()
         .map_or_else(String::new, |why| format!(" ({why})"));
-    page.line(&format!(
-        "carries {} of {} slots{because}; since {}",
+    format!(
+        "carries {} of {} slots{because}",
         count(&capacity["available"]),
         count(&capacity["slots"]),
-        clock(&report["verdict"]["since"]),
-    ));
+    )
+}
+
+/// Where the node stands between in service and drained; nothing where that is as usual.
+fn failover(page: &mut Page, failover: &Value) {
+    let (mode, state) = (word(&failover["mode"]), word(&failover["state"]));
+    if !matches!(state, "in_service" | "?") {
+        let would = match (mode, state) {
+            (_, "maintenance") | ("drain", _) => "",
+            _ => "would be ",
+        };
+        let until = failover["until"].as_str().map_or_else(String::new, |_| {
+            format!(" until {}", clock(&failover["until"]))
+        });
+        page.line(&format!(
+            "{would}{}{until}; since {}",
+            state.replace('_', " "),
+            clock(&failover["since"]),
+        ));
+        page.wrapped(word(&failover["reason"]));
+    }
+    if let Some(why) = failover["held_back"].as_str() {
+        page.line("not drained, because");
+        page.wrapped(why);
+    }
+    let drill = &failover["drill"];
+    if drill.is_object() {
+        page.line(&format!(
+            "drill: at most {} slots until {}",
+            count(&drill["slots"]),
+            clock(&drill["until"]),
+        ));
+    }
 }
 
 fn findings(page: &mut Page, report: &Value) {

@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::ecs::Place;
+
 /// The agent is on this machine: it answers at once or not at all.
 const DEADLINE: Duration = Duration::from_secs(2);
 
@@ -25,20 +27,11 @@ const WHILE_KNOWN: Duration = Duration::from_secs(300);
 /// The agent starts after Docker, and may start long after this program.
 const WHILE_UNKNOWN: Duration = Duration::from_secs(30);
 
-/// Where the ECS agent has registered this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ecs {
-    /// Name of the cluster.
-    pub cluster: String,
-    /// ARN of the container instance.
-    pub container_instance: String,
-}
-
 /// Asks the ECS agent's introspection endpoint once; `base_url` is `http://127.0.0.1:51678`.
 ///
 /// # Errors
 /// No agent there, one that is not registered yet, or an answer that is not its.
-pub async fn ask(base_url: &str) -> anyhow::Result<Ecs> {
+pub async fn ask(base_url: &str) -> anyhow::Result<Place> {
     let answer = tokio::time::timeout(DEADLINE, get(base_url)).await;
     let answer = answer.with_context(|| format!("no answer within {DEADLINE:?}"))??;
     parse(&answer)
@@ -51,7 +44,7 @@ pub async fn ask(base_url: &str) -> anyhow::Result<Ecs> {
 /// None.
 pub async fn follow(
     base_url: &str,
-    out: watch::Sender<Option<Ecs>>,
+    out: watch::Sender<Option<Place>>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
@@ -111,7 +104,7 @@ async fn get(base_url: &str) -> anyhow::Result<Bytes> {
     answer
 }
 
-fn parse(answer: &[u8]) -> anyhow::Result<Ecs> {
+fn parse(answer: &[u8]) -> anyhow::Result<Place> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Metadata {
@@ -127,9 +120,10 @@ fn parse(answer: &[u8]) -> anyhow::Result<Ecs> {
         is_name(&metadata.cluster) && is_name(&arn) && arn.starts_with("arn:"),
         "the answer is not an ECS agent's: no cluster or no ARN in it"
     );
-    Ok(Ecs {
+    Ok(Place {
         cluster: metadata.cluster,
         container_instance: arn,
+        tasks: None,
     })
 }
 
@@ -146,10 +140,11 @@ mod tests {
 
     const ARN: &str = "arn:aws:ecs:eu-west-1:123456789012:container-instance/yard/0a1b";
 
-    fn known() -> Ecs {
-        Ecs {
+    fn known() -> Place {
+        Place {
             cluster: "yard".into(),
             container_instance: ARN.into(),
+            tasks: None,
         }
     }
 

@@ -9,7 +9,7 @@ const KMSG: &str = "https://docs.kernel.org/admin-guide/abi-testing.html";
 const CREDENTIALS: &str = "https://docs.aws.amazon.com/systems-manager/latest/userguide/hybrid-activation-managed-nodes.html";
 
 /// In the order of the configuration's list.
-pub(super) static TOPICS: [Topic; 10] = [
+pub(super) static TOPICS: [Topic; 12] = [
     Topic {
         code: "camera.down",
         title: "no picture",
@@ -138,5 +138,38 @@ pub(super) static TOPICS: [Topic; 10] = [
                gaps: what floods the log?",
         others: &[],
         sources: &[KMSG],
+    },
+    Topic {
+        code: "agent.ecs",
+        title: "ECS can't be asked to move the work away",
+        fault: &[Fault::NotStated],
+        meaning: "failover.mode is drain, and the last call to ECS failed: the node's role may not \
+                  make it, no ECS agent on this machine says which container instance it is, the \
+                  account's calls are too many, or there is no way to ECS.",
+        severity: "Degraded where only a person can mend it; info where it passes by itself.",
+        opens: "With the call's answer; without an ECS agent, after a minute.",
+        clears: "30 s after a call has succeeded.",
+        todo: "Give the node's role the policy that the README shows, or start the ECS agent.",
+        others: &[],
+        sources: &[
+            "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html",
+        ],
+    },
+    Topic {
+        code: "agent.drain_held",
+        title: "a guard holds a drain back",
+        fault: &[Fault::NotStated],
+        meaning: "The hardware can't carry its work, and this node should be drained, but too many \
+                  of the cluster's external nodes are out already, several fail alike right after a \
+                  change of driver or configuration, it was drained too often today, or the cluster \
+                  can't be counted. Capacity tells the cloud all the same.",
+        severity: "Info: the fault has a finding of its own.",
+        opens: "When the hold is over.",
+        clears: "When the guard lets go, or the node is sound.",
+        todo: "Look at what changed. `sideline maintenance on` takes the node out whatever the guards say.",
+        others: &[],
+        sources: &[
+            "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/container-instance-draining.html",
+        ],
     },
 ];

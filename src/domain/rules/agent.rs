@@ -1,6 +1,7 @@
 //! Rules for sideline itself: what it keeps and what it has lost.
 
 use super::Look;
+use crate::domain::ecs::{Trouble, TroubleKind};
 use crate::domain::finding::{Advice, Code, Severity, Subject};
 use crate::domain::findings::{Found, Observed};
 use crate::domain::moment::Moment;
@@ -26,8 +27,39 @@ impl AgentMemory {
     }
 }
 
-/// All rules for sideline itself.
-pub fn observe(look: Look<'_>, memory: &AgentMemory, found: &mut Found) {
+/// All rules for sideline itself. `held_back` is why a drain that should be is not allowed.
+pub fn observe(look: Look<'_>, memory: &AgentMemory, held_back: Option<&str>, found: &mut Found) {
+    outbox(look, memory, found);
+    if let Some(trouble) = &look.around.ecs.trouble {
+        found.push(ecs(trouble));
+    }
+    // `agent.drain_held`
+    if let Some(why) = held_back {
+        let (code, subject) = (Code::AgentDrainHeld, Subject::Agent);
+        let evidence = format!("this node should be drained and is not: {why}");
+        found.push(Observed::state(
+            code,
+            subject,
+            Severity::Info,
+            Advice::Inspect,
+            evidence,
+        ));
+    }
+}
+
+/// `agent.ecs`: the work could not be moved away. An uplink that is down, or calls that are too many, pass by.
+fn ecs(trouble: &Trouble) -> Observed {
+    let (severity, advice) = match trouble.kind {
+        TroubleKind::NoAgent | TroubleKind::Denied | TroubleKind::Refused => {
+            (Severity::Degraded, Advice::Inspect)
+        }
+        TroubleKind::Throttled | TroubleKind::Unreachable => (Severity::Info, Advice::None),
+    };
+    let (code, subject) = (Code::AgentEcs, Subject::Agent);
+    Observed::state(code, subject, severity, advice, trouble.said.clone())
+}
+
+fn outbox(look: Look<'_>, memory: &AgentMemory, found: &mut Found) {
     let finding = |severity, advice, evidence| {
         let (code, subject) = (Code::AgentOutboxLoss, Subject::Agent);
         Observed::state(code, subject, severity, advice, evidence)

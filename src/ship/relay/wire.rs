@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::domain::finding::Code;
 use crate::domain::moment::Now;
 use crate::domain::outbox::{Fate, Number, Rank};
-use crate::domain::report::{Camera, CameraReason, CameraState, Event, EventKind, Report, State};
+use crate::domain::report::{
+    Because, Camera, CameraReason, CameraState, Event, EventKind, FailoverState, Report, State,
+};
 use crate::store::{Draft, Lost, Record};
 
 /// The version that stands in every topic and payload.
@@ -42,6 +44,8 @@ pub fn health(report: &Report) -> Vec<u8> {
         reasons: &report.verdict.reasons,
         slots: report.capacity.slots,
         available: report.capacity.available,
+        because: report.capacity.because,
+        failover: report.failover.state,
     })
 }
 
@@ -144,6 +148,8 @@ struct Health<'a> {
     reasons: &'a [Code],
     slots: u32,
     available: u32,
+    because: Option<Because>,
+    failover: FailoverState,
 }
 
 #[derive(Serialize)]

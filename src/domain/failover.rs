@@ -1,0 +1,678 @@
+//! Verdict and ECS → whether this node's work should leave it, and may. Decides; whoever acts brings ECS there.
+//!
+//! ```text
+//! in_service ─► holding ─► draining ─► drained ─► probation ─► in_service
+//!      └───────────┴──────────┴─────────┴──────────┴──► maintenance ─► in_service, or drained
+//! ```
+//!
+//! Mode `observe` goes the same way and wants nothing of ECS.
+
+mod guard;
+mod span;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::ecs::{Claim, EcsView, Own, Place, Status, Want};
+use super::finding::{Code, Finding, Severity};
+use super::moment::{Moment, Now};
+use super::report::{self, Because, Capacity, DrillReport, FailoverState, State};
+use crate::config::{Failover as Settings, FailoverMode};
+
+pub use span::Span;
+
+/// ECS stops services' tasks, never others: who waits for those waits for ever.
+const TASKS_LEAVE_WITHIN: Duration = Duration::from_secs(600);
+
+/// A node on probation of which nothing is known for longer than this begins it anew.
+const UNCLEAR_FOR: Duration = Duration::from_secs(60);
+
+/// No tick takes more steps than there are states.
+const STEPS: usize = 6;
+
+const A_DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// What the decision is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// The verdict.
+    pub verdict: State,
+    /// What the hardware can carry, by the verdict alone.
+    pub carries: Capacity,
+    /// The finding that speaks most for leaving: failing, one that proves dead hardware first.
+    pub cause: Option<&'a Finding>,
+    /// Where this node stands in ECS.
+    pub place: Option<&'a Place>,
+    /// What was seen in ECS.
+    pub ecs: &'a EcsView,
+    /// When driver or configuration last became other than they were.
+    pub changed: Option<Moment>,
+    /// `[failover]`.
+    pub settings: &'a Settings,
+}
+
+/// What a person, or SSM for one, may order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Out of service for so long, whatever the guards say; replaces an earlier order.
+    Maintain {
+        /// How long.
+        length: Duration,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Back into service.
+    Resume,
+    /// A rehearsal: no more than so many slots are offered for so long.
+    Drill {
+        /// How long.
+        length: Duration,
+        /// Slots.
+        slots: u32,
+    },
+    /// The end of it.
+    EndDrill,
+}
+
+/// What remains to be told: a step of the node between in service and drained, or a rehearsal's edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// From one state to another.
+    State {
+        /// The old one.
+        was: FailoverState,
+        /// The new one.
+        state: FailoverState,
+        /// Why, for a person.
+        why: String,
+        /// When it ends by itself.
+        until: Option<Timestamp>,
+    },
+    /// A rehearsal has begun.
+    DrillStarted(DrillReport),
+    /// A rehearsal is over.
+    DrillEnded,
+}
+
+/// Where the node stands, and why.
+#[derive(Debug, Clone, Default)]
+pub struct Failover {
+    kept: Kept,
+    /// Why no drain is allowed just now.
+    held_back: Option<String>,
+    /// Nothing is known since.
+    unclear: Option<Moment>,
+    want: Want,
+    due: Option<Moment>,
+}
+
+/// What outlives the agent. Moments are of the boot that it was kept in.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    state: FailoverState,
+    /// Since when; `None` until the first look of this boot.
+    entered: Option<Moment>,
+    /// The same, for people.
+    since: Option<Timestamp>,
+    /// Why, for people.
+    why: Option<String>,
+    /// The claim that goes with the state.
+    claim: Option<Claim>,
+    /// When it was stamped.
+    stamped: Option<Moment>,
+    /// A claim that this node has taken back. It may be seen for a while yet.
+    given_up: Option<Claim>,
+    /// ECS has been seen to be where this node wanted it: DRAINING, with a claim.
+    took_hold: bool,
+    /// Somebody has set the node ACTIVE again that was drained: not once more for the same trouble.
+    overruled: bool,
+    /// Taken out of service by hand.
+    maintenance: Option<Maintenance>,
+    drill: Option<Drill>,
+    /// A rehearsal was ended by hand, and nobody has been told yet.
+    drill_ended: bool,
+    /// When the machine drained the node by itself, for a day.
+    drains: Vec<Timestamp>,
+}
+
+impl Kept {
+    /// Another boot begins: its moments are others.
+    pub fn begin_boot(&mut self) {
+        self.entered = None;
+        self.stamped = None;
+        let order = self.maintenance.as_mut();
+        let spans = [
+            order.and_then(|order| order.span.as_mut()),
+            self.drill.as_mut().map(|drill| &mut drill.span),
+        ];
+        for span in spans.into_iter().flatten() {
+            span.begin_boot();
+        }
+    }
+
+    /// Where the node stands.
+    #[must_use]
+    pub fn state(&self) -> FailoverState {
+        self.state
+    }
+
+    /// When maintenance ends by itself.
+    fn until(&self) -> Option<Timestamp> {
+        let span = self.maintenance.as_ref()?.span.as_ref();
+        span.map(Span::until)
+    }
+
+    fn drilling(&self) -> Option<DrillReport> {
+        self.drill.as_ref().map(|drill| DrillReport {
+            until: drill.span.until(),
+            slots: drill.slots,
+        })
+    }
+
+    fn stamp(&mut self, cause: String, now: Now) {
+        self.claim = Some(Claim::new(cause, now.wall));
+        self.stamped = Some(now.moment);
+    }
+}
+
+/// Out of service by hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Maintenance {
+    reason: String,
+    /// `None`: somebody drained the node in ECS, and only they end it.
+    span: Option<Span>,
+}
+
+/// A rehearsal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Drill {
+    slots: u32,
+    span: Span,
+    /// Who listens has been told that it goes on.
+    told: bool,
+}
+
+/// Whether the hardware says that the work should be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It carries at least a part.
+    Here,
+    /// It carries nothing, and a finding says why.
+    Away,
+    /// Nobody can tell.
+    Unclear,
+}
+
+/// The finding to be drained for: one that proves dead hardware before all others.
+pub fn cause<'a>(open: impl Iterator<Item = &'a Finding>) -> Option<&'a Finding> {
+    open.filter(|finding| finding.severity == Severity::Failing)
+        .min_by_key(|finding| (!proves_dead_hardware(finding.code), finding.code))
+}
+
+/// Whether no waiting can make it better: `failover.hold` is skipped.
+#[must_use]
+pub const fn proves_dead_hardware(code: Code) -> bool {
+    matches!(
+        code,
+        Code::GpuXid(64 | 79) | Code::GpuLost | Code::GpuRowRemapFailed
+    )
+}
+
+impl Failover {
+    /// Goes on where an earlier life stood.
+    #[must_use]
+    pub fn new(kept: Kept) -> Self {
+        Failover {
+            kept,
+            ..Failover::default()
+        }
+    }
+
+    /// What must outlive the agent.
+    #[must_use]
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// Takes an order; the next look acts on it. What is ordered already, or is not there to be ended, changes nothing.
+    pub fn obey(&mut self, order: Order, now: Now) {
+        let kept = &mut self.kept;
+        match order {
+            Order::Maintain { length, reason } => {
+                kept.maintenance = Some(Maintenance {
+                    reason,
+                    span: Some(Span::of(length, now)),
+                });
+            }
+            // Who has drained the node in ECS ends it there.
+            Order::Resume => {
+                kept.maintenance.take_if(|order| order.span.is_some());
+            }
+            Order::Drill { length, slots } => {
+                kept.drill = Some(Drill {
+                    slots,
+                    span: Span::of(length, now),
+                    told: false,
+                });
+            }
+            Order::EndDrill => kept.drill_ended |= kept.drill.take().is_some(),
+        }
+    }
+
+    /// Where the node stands, in the report's form.
+    #[must_use]
+    pub fn report(&self, mode: FailoverMode, place: Option<&Place>) -> report::Failover {
+        let kept = &self.kept;
+        report::Failover {
+            mode: mode.name(),
+            state: kept.state,
+            cluster: place.map(|place| place.cluster.clone()),
+            container_instance: place.map(|place| place.container_instance.clone()),
+            since: kept.since,
+            until: kept.until(),
+            reason: kept.why.clone(),
+            held_back: self.held_back.clone(),
+            drill: kept.drilling(),
+        }
+    }
+
+    /// Why a drain that should be is not allowed.
+    #[must_use]
+    pub fn held_back(&self) -> Option<&str> {
+        self.held_back.as_deref()
+    }
+
+    /// What is wanted of ECS.
+    #[must_use]
+    pub fn want(&self) -> &Want {
+        &self.want
+    }
+
+    /// When a look is worth while though nothing new is seen.
+    #[must_use]
+    pub fn due(&self) -> Option<Moment> {
+        self.due
+    }
+
+    /// What the node offers, where its hardware could carry `carries`.
+    #[must_use]
+    pub fn offer(&self, carries: Capacity, mode: FailoverMode) -> Capacity {
+        let nothing = |because| Capacity {
+            available: 0,
+            because: Some(because),
+            ..carries
+        };
+        match (self.kept.state, mode) {
+            (FailoverState::Maintenance, _) => nothing(Because::Maintenance),
+            (
+                FailoverState::Draining | FailoverState::Drained | FailoverState::Probation,
+                FailoverMode::Drain,
+            ) => nothing(Because::Verdict),
+            _ => match &self.kept.drill {
+                Some(drill) if drill.slots < carries.available || carries.because.is_none() => {
+                    Capacity {
+                        available: drill.slots.min(carries.available),
+                        because: Some(Because::Drill),
+                        ..carries
+                    }
+                }
+                Some(_) | None => carries,
+            },
+        }
+    }
+
+    /// One look: the steps that were taken, in their order.
+    pub fn decide(&mut self, seen: Seen<'_>, now: Now) -> Vec<Step> {
+        self.kept.entered.get_or_insert(now.moment);
+        self.kept.since.get_or_insert(now.wall);
+        self.due = None;
+        self.held_back = None;
+        self.kept
+            .drains
+            .retain(|at| now.wall.duration_since(*at).abs() < A_DAY);
+        let mut steps = Vec::new();
+        self.rehearse(now, &mut steps);
+        let need = self.need(seen, now);
+        for _ in 0..STEPS {
+            let Some((state, why)) = self.next(need, seen, now) else {
+                break;
+            };
+            let was = std::mem::replace(&mut self.kept.state, state);
+            self.enter(why.clone(), now);
+            steps.push(Step::State {
+                was,
+                state,
+                why,
+                until: self.kept.until(),
+            });
+        }
+        self.want = self.wanted(seen.settings.mode);
+        steps
+    }
+
+    fn rehearse(&mut self, now: Now, steps: &mut Vec<Step>) {
+        if std::mem::take(&mut self.kept.drill_ended) {
+            steps.push(Step::DrillEnded);
+        }
+        let over = |drill: &mut Drill| drill.span.is_over(now);
+        if self.kept.drill.take_if(over).is_some() {
+            steps.push(Step::DrillEnded);
+        }
+        let drilling = self.kept.drilling();
+        if let Some((drill, report)) = self.kept.drill.as_mut().zip(drilling) {
+            if !drill.told {
+                drill.told = true;
+                steps.push(Step::DrillStarted(report));
+            }
+            let end = drill.span.end();
+            self.wake(end);
+        }
+    }
+
+    fn need(&mut self, seen: Seen<'_>, now: Now) -> Need {
+        let need = match seen.verdict {
+            State::Unknown => Need::Unclear,
+            State::Healthy | State::Degraded => Need::Here,
+            State::Failing if seen.carries.available > 0 => Need::Here,
+            // The faults are over, and the verdict waits for proof: neither in nor out for that.
+            State::Failing if seen.cause.is_none() => Need::Unclear,
+            State::Failing => Need::Away,
+        };
+        match need {
+            Need::Unclear => self.unclear = self.unclear.or(Some(now.moment)),
+            Need::Here | Need::Away => self.unclear = None,
+        }
+        if need == Need::Here {
+            self.kept.overruled = false;
+        }
+        need
+    }
+
+    /// The step to take now, if any.
+    fn next(&mut self, need: Need, seen: Seen<'_>, now: Now) -> Option<(FailoverState, String)> {
+        let own = seen.ecs.own.as_ref();
+        let own = own.filter(|_| seen.settings.mode == FailoverMode::Drain);
+        if self.kept.state != FailoverState::Maintenance {
+            if let Some(order) = &self.kept.maintenance {
+                return Some((FailoverState::Maintenance, order.reason.clone()));
+            }
+            if own.is_some_and(|own| self.is_drained_by_others(own)) {
+                let reason = "drained in ECS, not by sideline".to_owned();
+                self.kept.maintenance = Some(Maintenance {
+                    reason: reason.clone(),
+                    span: None,
+                });
+                return Some((FailoverState::Maintenance, reason));
+            }
+        }
+        let asked = !matches!(
+            self.kept.state,
+            FailoverState::InService | FailoverState::Holding
+        );
+        self.kept.took_hold |=
+            asked && own.is_some_and(|own| own.status == Status::Draining && own.claim.is_some());
+        if self.kept.took_hold && own.is_some_and(|own| own.status == Status::Active) {
+            self.kept.overruled = need != Need::Here;
+            self.kept.maintenance = None;
+            return Some((
+                FailoverState::InService,
+                "set ACTIVE in ECS, not by sideline".to_owned(),
+            ));
+        }
+        match self.kept.state {
+            FailoverState::InService => self.when_in_service(need, own, seen),
+            FailoverState::Holding => self.when_holding(need, seen, now),
+            FailoverState::Draining => self.when_draining(need, own, seen, now),
+            FailoverState::Drained => (need == Need::Here).then(|| {
+                let why = format!("the verdict is {}", seen.verdict.name());
+                (FailoverState::Probation, why)
+            }),
+            FailoverState::Probation => self.when_on_probation(need, seen, now),
+            FailoverState::Maintenance => self.when_in_maintenance(need, own, seen, now),
+        }
+    }
+
+    fn when_in_service(
+        &mut self,
+        need: Need,
+        own: Option<&Own>,
+        seen: Seen<'_>,
+    ) -> Option<(FailoverState, String)> {
+        // Its own claim says that an earlier life, whose memory is gone, had drained it.
+        let drained = own.filter(|own| own.status == Status::Draining);
+        let claim = drained.and_then(|own| own.claim.as_ref());
+        if claim.is_some() && claim != self.kept.given_up.as_ref() {
+            self.kept.claim = claim.cloned();
+            return Some((
+                FailoverState::Draining,
+                "drained before, by sideline".to_owned(),
+            ));
+        }
+        if need != Need::Away || self.kept.overruled {
+            return None;
+        }
+        let cause = seen.cause?;
+        Some((
+            FailoverState::Holding,
+            format!("{} of {}", cause.code, cause.subject),
+        ))
+    }
+
+    fn when_holding(
+        &mut self,
+        need: Need,
+        seen: Seen<'_>,
+        now: Now,
+    ) -> Option<(FailoverState, String)> {
+        match need {
+            Need::Unclear => return None,
+            Need::Here => {
+                let why = format!("the verdict is {}", seen.verdict.name());
+                return Some((FailoverState::InService, why));
+            }
+            Need::Away => {}
+        }
+        let cause = seen.cause?;
+        let proven = proves_dead_hardware(cause.code);
+        let entered = self.kept.entered?;
+        if self.kept.claim.is_none() {
+            let claims_at = entered + guard::spread(proven, seen, now);
+            if now.moment < claims_at {
+                self.wake(Some(claims_at));
+                return None;
+            }
+            self.kept.stamp(cause.code.to_string(), now);
+        }
+        self.renew_claim(seen, now);
+        let held_until = entered + seen.settings.hold;
+        if !proven && now.moment < held_until {
+            self.wake(Some(held_until));
+            return None;
+        }
+        match self.may_drain(proven, seen, now) {
+            Ok(()) => {
+                self.kept.drains.push(now.wall);
+                Some((
+                    FailoverState::Draining,
+                    format!("{} of {}", cause.code, cause.subject),
+                ))
+            }
+            Err(guard) => {
+                self.wake(guard.due);
+                self.held_back = guard.why;
+                None
+            }
+        }
+    }
+
+    fn when_draining(
+        &mut self,
+        need: Need,
+        own: Option<&Own>,
+        seen: Seen<'_>,
+        now: Now,
+    ) -> Option<(FailoverState, String)> {
+        if seen.settings.mode == FailoverMode::Observe {
+            return Some((FailoverState::Drained, "only observed".to_owned()));
+        }
+        if !self.kept.took_hold {
+            // ECS has not been told, or has refused: then there is nothing to come back from.
+            return (need == Need::Here).then(|| {
+                let why = format!("the verdict is {}", seen.verdict.name());
+                (FailoverState::InService, why)
+            });
+        }
+        let own = own?;
+        let tasks = own.running + own.pending;
+        let given_up = self.kept.entered? + TASKS_LEAVE_WITHIN;
+        if tasks == 0 {
+            return Some((FailoverState::Drained, "no tasks are left".to_owned()));
+        }
+        if now.moment >= given_up {
+            let why = format!("{tasks} tasks have stayed that ECS does not stop");
+            return Some((FailoverState::Drained, why));
+        }
+        self.wake(Some(given_up));
+        None
+    }
+
+    fn when_on_probation(
+        &mut self,
+        need: Need,
+        seen: Seen<'_>,
+        now: Now,
+    ) -> Option<(FailoverState, String)> {
+        let over = self.kept.entered? + seen.settings.probation;
+        match need {
+            Need::Away => {
+                let code = seen.cause.map(|cause| cause.code.to_string());
+                return Some((FailoverState::Drained, code.unwrap_or_default()));
+            }
+            Need::Unclear => {
+                let since = self.unclear.unwrap_or(now.moment);
+                if now.moment - since > UNCLEAR_FOR {
+                    self.kept.entered = Some(now.moment);
+                }
+                return None;
+            }
+            Need::Here => {}
+        }
+        if now.moment < over {
+            self.wake(Some(over));
+            return None;
+        }
+        let why = format!("sound for {:?}", seen.settings.probation);
+        Some((FailoverState::InService, why))
+    }
+
+    fn when_in_maintenance(
+        &mut self,
+        need: Need,
+        own: Option<&Own>,
+        seen: Seen<'_>,
+        now: Now,
+    ) -> Option<(FailoverState, String)> {
+        let why = match &mut self.kept.maintenance {
+            None => "ended by hand",
+            Some(Maintenance {
+                span: Some(span), ..
+            }) => {
+                if !span.is_over(now) {
+                    let end = span.end();
+                    self.wake(end);
+                    return None;
+                }
+                "its time is over"
+            }
+            Some(Maintenance { span: None, .. }) => {
+                // Where ECS is not looked at any more, nobody could end it.
+                let goes_on = own.is_none_or(|own| own.status == Status::Draining);
+                if goes_on && seen.settings.mode == FailoverMode::Drain {
+                    return None;
+                }
+                "set ACTIVE in ECS"
+            }
+        };
+        let by_hand = self
+            .kept
+            .maintenance
+            .take()
+            .is_none_or(|order| order.span.is_some());
+        // What is drained already and should be stays so.
+        let drained = by_hand && self.kept.took_hold && need == Need::Away;
+        let state = match drained {
+            true => FailoverState::Drained,
+            false => FailoverState::InService,
+        };
+        Some((state, why.to_owned()))
+    }
+
+    /// The state has changed: what belongs to it does.
+    fn enter(&mut self, why: String, now: Now) {
+        self.kept.entered = Some(now.moment);
+        self.kept.since = Some(now.wall);
+        self.unclear = None;
+        self.held_back = None;
+        self.kept.why = Some(why);
+        match self.kept.state {
+            FailoverState::InService => {
+                self.kept.why = None;
+                self.kept.given_up = self.kept.claim.take();
+                self.kept.stamped = None;
+                self.kept.took_hold = false;
+            }
+            FailoverState::Maintenance => {
+                let by_hand = self.kept.until().is_some();
+                match by_hand {
+                    true => self.kept.stamp(Claim::MAINTENANCE.to_owned(), now),
+                    false => self.kept.given_up = self.kept.claim.take(),
+                }
+            }
+            FailoverState::Holding
+            | FailoverState::Draining
+            | FailoverState::Drained
+            | FailoverState::Probation => {}
+        }
+    }
+
+    fn wanted(&self, mode: FailoverMode) -> Want {
+        if mode == FailoverMode::Observe {
+            return Want::Nothing;
+        }
+        match (self.kept.state, &self.kept.claim) {
+            (FailoverState::Maintenance, None) => Want::LetBe,
+            (FailoverState::InService, _) | (_, None) => Want::Stay,
+            (FailoverState::Holding, Some(claim)) => Want::Claim(claim.clone()),
+            (
+                FailoverState::Draining
+                | FailoverState::Drained
+                | FailoverState::Probation
+                | FailoverState::Maintenance,
+                Some(claim),
+            ) => Want::Drain(claim.clone()),
+        }
+    }
+
+    /// Whether the node is DRAINING though this agent has not asked for it.
+    fn is_drained_by_others(&self, own: &Own) -> bool {
+        let ours = match self.kept.state {
+            // What an earlier life asked for, or what is just being undone.
+            FailoverState::InService => own.claim.is_some(),
+            FailoverState::Holding => false,
+            FailoverState::Draining
+            | FailoverState::Drained
+            | FailoverState::Probation
+            | FailoverState::Maintenance => own.claim.is_some(),
+        };
+        own.status == Status::Draining && !ours
+    }
+
+    fn wake(&mut self, at: Option<Moment>) {
+        self.due = [self.due, at].into_iter().flatten().min();
+    }
+}

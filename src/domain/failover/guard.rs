@@ -1,0 +1,164 @@
+//! What keeps a node from draining itself: too many others out, a change that may be the culprit, too many drains.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Failover, Seen};
+use crate::config::FailoverMode;
+use crate::domain::ecs::{Claim, Cluster, Out};
+use crate::domain::moment::{Moment, Now};
+use crate::domain::phase;
+
+/// A claim is on record within this time of its stamp, or it is stamped anew: who counts so long after its own
+/// acknowledgement has seen every earlier claim.
+pub(super) const CLAIM_TAKES: Duration = Duration::from_secs(5);
+
+/// A count that is older says nothing of now.
+const COUNT_LASTS: Duration = Duration::from_secs(60);
+
+/// Findings on several nodes belong together that were claimed within this time.
+const TOGETHER: SignedDuration = SignedDuration::from_mins(10);
+
+/// After a change that reached every node, all may fail in one second: their claims are spread over this time.
+const SPREAD: Duration = Duration::from_secs(600);
+
+/// How long a node waits with its claim, so that a bad change for ten thousand does not call ECS ten thousand times in
+/// one second, and the first to claim is seen by the others.
+pub(super) fn spread(proven: bool, seen: Seen<'_>, now: Now) -> Duration {
+    let recent = |at: &Moment| now.moment - *at < seen.settings.changes;
+    let changed = seen.changed.filter(recent).is_some();
+    match seen.place {
+        Some(place) if changed && !proven => {
+            let within = SPREAD.min(seen.settings.changes);
+            phase::of(&place.container_instance, within)
+        }
+        Some(_) | None => Duration::ZERO,
+    }
+}
+
+/// Why there is no drain now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Guard {
+    /// For people; `None` where ECS is still being asked.
+    pub(super) why: Option<String>,
+    /// When the guard would think again by itself.
+    pub(super) due: Option<Moment>,
+}
+
+impl Guard {
+    fn because(why: String) -> Self {
+        Guard {
+            why: Some(why),
+            due: None,
+        }
+    }
+}
+
+impl Failover {
+    /// Stamps the claim anew where ECS took long to take it: others may have counted without it, so that its place in
+    /// the order would be a lie.
+    pub(super) fn renew_claim(&mut self, seen: Seen<'_>, now: Now) {
+        let acknowledged = seen.ecs.claimed.as_ref();
+        let ours = acknowledged.filter(|(on, _)| Some(on) == self.kept.claim.as_ref());
+        let Some((claim, at)) = ours else { return };
+        let in_time = |stamped: Moment| *at - stamped <= CLAIM_TAKES;
+        if !self.kept.stamped.is_some_and(in_time) {
+            self.kept.stamp(claim.cause.clone(), now);
+        }
+    }
+
+    /// Whether the node may drain itself now.
+    pub(super) fn may_drain(&self, proven: bool, seen: Seen<'_>, now: Now) -> Result<(), Guard> {
+        let most = seen.settings.max_drains_a_day as usize;
+        if self.kept.drains.len() >= most {
+            let oldest = self.kept.drains.iter().min();
+            return Err(Guard {
+                why: Some(format!(
+                    "it was drained {} times within a day, as often as failover.max_drains_a_day allows",
+                    self.kept.drains.len()
+                )),
+                due: oldest.and_then(|at| now.moment_at(at.checked_add(super::A_DAY).ok()?)),
+            });
+        }
+        if seen.settings.mode == FailoverMode::Observe {
+            return Ok(());
+        }
+        let cluster = self.count(proven, seen, now)?;
+        let claim = self.kept.claim.as_ref().ok_or_else(Guard::default)?;
+        let changes = seen.settings.changes;
+        let changed = seen.changed.filter(|at| now.moment - *at < changes);
+        if let Some(changed) = changed {
+            let others = cluster
+                .out
+                .iter()
+                .filter(|out| together(out, claim))
+                .count();
+            if others > 0 {
+                let minutes = (now.moment - changed).as_secs() / 60;
+                return Err(Guard {
+                    why: Some(format!(
+                        "{others} other nodes have {} too, and driver or configuration changed here {minutes} min ago",
+                        claim.cause
+                    )),
+                    due: Some(changed + changes),
+                });
+            }
+        }
+        let own = seen.place.map_or("", |place| &place.container_instance);
+        let out = cluster
+            .out
+            .iter()
+            .filter(|out| {
+                out.gone || proven && out.claim.is_some() || is_before(out, (claim.at, own))
+            })
+            .count()
+            + 1;
+        let share = out as f64 / f64::from(cluster.external.max(1));
+        if share > seen.settings.max_unfit_share {
+            return Err(Guard::because(format!(
+                "{out} of {} external nodes of the cluster would be out, more than failover.max_unfit_share {}",
+                cluster.external, seen.settings.max_unfit_share
+            )));
+        }
+        Ok(())
+    }
+
+    /// A count of the cluster that every earlier claim is in.
+    fn count<'a>(&self, proven: bool, seen: Seen<'a>, now: Now) -> Result<&'a Cluster, Guard> {
+        let uncounted = || {
+            let trouble = seen.ecs.trouble.as_ref();
+            Guard {
+                why: trouble
+                    .map(|trouble| format!("the cluster can't be counted: {}", trouble.said)),
+                due: None,
+            }
+        };
+        let claim = self.kept.claim.as_ref().ok_or_else(Guard::default)?;
+        let claimed = seen.ecs.claimed.as_ref().filter(|(on, _)| on == claim);
+        let (_, acknowledged) = claimed.ok_or_else(uncounted)?;
+        // Who skips the hold counts every claim, earlier or later, and need not wait for them.
+        let after = match proven {
+            true => *acknowledged,
+            false => *acknowledged + CLAIM_TAKES,
+        };
+        let cluster = seen.ecs.cluster.as_ref().ok_or_else(uncounted)?;
+        if cluster.at < after || now.moment - cluster.at > COUNT_LASTS {
+            return Err(uncounted());
+        }
+        Ok(cluster)
+    }
+}
+
+/// Whether its claim goes before ours: the earlier, and of two in one second that of the lesser ARN.
+fn is_before(out: &Out, ours: (Timestamp, &str)) -> bool {
+    let claim = out.claim.as_ref();
+    claim.is_some_and(|claim| (claim.at, out.arn.as_str()) < ours)
+}
+
+/// Whether another node has the same trouble at the same time.
+fn together(out: &Out, ours: &Claim) -> bool {
+    let near = |at: Timestamp| at.duration_since(ours.at).abs() <= TOGETHER;
+    let same = |claim: &Claim| claim.cause == ours.cause && near(claim.at);
+    out.claim.as_ref().is_some_and(same)
+}

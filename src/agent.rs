@@ -1,5 +1,6 @@
 //! The agent: the parts of the house, the tick that judges, and reload.
 
+mod ecs;
 mod fit;
 mod notes;
 mod orders;
@@ -22,10 +23,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::clock::Clock;
-use crate::collect::identity::ecs;
+use crate::collect::identity::ecs as introspection;
 use crate::collect::identity::{self, Identity};
-use crate::config::{Config, FailoverMode};
-use crate::domain::ecs::{EcsView, Place};
+use crate::config::Config;
+use crate::domain::ecs::EcsView;
 use crate::domain::judge::{Judge, Judgement, Surroundings};
 use crate::domain::moment::Moment;
 use crate::domain::report::{EventKind, Node, Outlet, Report};
@@ -33,6 +34,7 @@ use crate::status::orders::{self as told, Order};
 use crate::status::server;
 use crate::store::{Keeping, Limits, Store, inspect};
 
+use ecs::{Ecs, EcsPart};
 use fit::FitFile;
 use notes::Notes;
 use outlets::Outlets;
@@ -113,14 +115,14 @@ pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result
     let mut judge = Judge::new(config.clone(), node, &memory, clock.moment());
     let mut sources = Sources::default();
     sources.furnish(config, &memory, &clock).await;
-    let ecs = ecs::ask(&config.aws.ecs_agent).await.ok();
+    let place = introspection::ask(&config.aws.ecs_agent, false).await.ok();
     let around = Surroundings {
         outlets: ["cloudwatch", "relay", "ssm", "ecs"]
             .map(Outlet::off)
             .to_vec(),
         clock_offset: clock.offset(),
         in_memory: None,
-        place: ecs,
+        place,
         ecs: EcsView::default(),
     };
     let deadline = Instant::now() + patience;
@@ -177,7 +179,7 @@ struct House {
     judge: Judge,
     sources: Sources,
     outlets: Outlets,
-    ecs: Option<Part<String, watch::Receiver<Option<Place>>>>,
+    ecs: Option<EcsPart>,
     socket: Option<Part<PathBuf, FitFile>>,
     metrics: Option<Part<String, ()>>,
     latest: watch::Sender<Option<Arc<Report>>>,
@@ -233,9 +235,6 @@ impl House {
 
     /// Starts every part that the configuration asks for; what runs with the same settings is left alone.
     async fn furnish(&mut self, config: &Config, identity: &Identity) -> anyhow::Result<()> {
-        if config.failover.mode == FailoverMode::Drain {
-            tracing::warn!("failover.mode is drain, but this version only observes");
-        }
         self.open_socket(config).await?;
         self.judge
             .reconfigure(config.clone(), node(config, identity), self.clock.moment());
@@ -248,19 +247,8 @@ impl House {
         // A session must be on disk before it is told, or a crash would give it out twice.
         self.notes.has_changed();
         self.notes.keep(Vec::new(), self.clock.now()).await?;
-        if config.aws.ecs_agent.is_empty() {
-            Part::remove(&mut self.ecs).await;
-        } else {
-            Part::renew(&mut self.ecs, config.aws.ecs_agent.clone(), |url, tasks| {
-                let (sender, receiver) = watch::channel(None);
-                let (url, token) = (url.clone(), tasks.token());
-                tasks.spawn("the ECS agent", async move {
-                    ecs::follow(&url, sender, token).await
-                });
-                receiver
-            })
-            .await;
-        }
+        let connections = self.outlets.connections();
+        Ecs::furnish(&mut self.ecs, config, identity, &self.clock, connections).await;
         Ok(())
     }
 
@@ -278,7 +266,7 @@ impl House {
                     tasks.token(),
                 );
                 tasks.spawn("the status socket", task);
-                FitFile::in_folder(folder)
+                FitFile::in_folder(&folder)
             })
             .await;
         }
@@ -336,19 +324,17 @@ impl House {
     }
 
     fn look(&mut self) -> Judgement {
-        let ecs = self
-            .ecs
-            .as_mut()
-            .and_then(|part| part.value.borrow_and_update().clone());
+        let part = self.ecs.as_mut().map(|part| part.value.look());
+        let (place, ecs, to_ecs) = part.unwrap_or_else(ecs::nothing);
         let around = Surroundings {
-            outlets: self.outlets.report(),
+            outlets: self.outlets.report(to_ecs),
             clock_offset: self.clock.offset(),
             in_memory: match self.notes.store.keeping() {
                 Keeping::OnDisk => None,
                 Keeping::InMemory { why } => Some(why),
             },
-            place: ecs,
-            ecs: EcsView::default(),
+            place,
+            ecs,
         };
         let now = self.clock.now();
         self.sources.judge(&mut self.judge, around, now)
@@ -359,6 +345,9 @@ impl House {
         let now = self.clock.now();
         let drafts = self.outlets.drafts(&judgement.events, now);
         self.notes.keep(drafts, now).await?;
+        if let Some(part) = &self.ecs {
+            part.value.want(self.judge.want());
+        }
         let judgement = Arc::new(judgement);
         self.outlets.ship(&judgement);
         if let Some(part) = &mut self.socket {

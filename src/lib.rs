@@ -12,6 +12,7 @@ pub mod store;
 pub mod clients;
 pub mod collect;
 pub mod ship;
+pub mod control;
 pub mod status;
 pub mod agent;
 pub mod cli;

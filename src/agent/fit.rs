@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::domain::report::Report;
 
@@ -19,7 +19,7 @@ pub(super) struct FitFile {
 
 impl FitFile {
     /// In this folder. What an agent that was killed left there goes: nobody knows yet.
-    pub(super) fn in_folder(folder: PathBuf) -> Self {
+    pub(super) fn in_folder(folder: &Path) -> Self {
         let mut file = FitFile {
             path: folder.join(NAME),
             says: None,

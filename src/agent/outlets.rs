@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::environment;
 use super::part::Part;
-use crate::clients::aws;
+use crate::clients::aws::{self, Connections};
 use crate::clients::credentials::NodeCredentials;
 use crate::clients::reach::Target;
 use crate::clock::Clock;
@@ -47,6 +47,7 @@ type RelayPart = Part<(config::Relay, std::time::Duration, Common), Way>;
 pub(super) struct Outlets {
     cloudwatch: Option<CloudWatchPart>,
     relay: Option<RelayPart>,
+    connections: Connections,
 }
 
 impl Outlets {
@@ -71,11 +72,12 @@ impl Outlets {
                     ..config.aws.clone()
                 };
                 let key = (config.cloudwatch.clone(), aws, common.clone());
+                let connections = &self.connections;
                 Part::renew(
                     &mut self.cloudwatch,
                     key,
                     |(settings, aws, common), tasks| {
-                        open_cloudwatch(settings, aws, common, store, clock, tasks)
+                        open_cloudwatch(settings, aws, common, store, clock, connections, tasks)
                     },
                 )
                 .await;
@@ -107,6 +109,11 @@ impl Outlets {
         }
     }
 
+    /// What all connections to AWS share.
+    pub(super) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
     /// Waits until an outlet ends badly.
     pub(super) fn stir(&mut self) -> Vec<LocalBoxFuture<'_, anyhow::Result<()>>> {
         let mut waits = Vec::with_capacity(2);
@@ -119,8 +126,8 @@ impl Outlets {
         waits
     }
 
-    /// How each does, in the order of the contract.
-    pub(super) fn report(&self) -> Vec<Outlet> {
+    /// How each does, in the order of the contract; `ecs` is told by who acts there.
+    pub(super) fn report(&self, ecs: Outlet) -> Vec<Outlet> {
         let told = |way: &Way| way.told.borrow().clone();
         vec![
             self.cloudwatch
@@ -130,7 +137,7 @@ impl Outlets {
                 .as_ref()
                 .map_or(Outlet::off("relay"), |part| told(&part.value)),
             Outlet::off("ssm"),
-            Outlet::off("ecs"),
+            ecs,
         ]
     }
 
@@ -172,6 +179,7 @@ fn open_cloudwatch(
     common: &Common,
     store: &Store,
     clock: &Clock,
+    connections: &Connections,
     tasks: &mut Supervisor,
 ) -> Way {
     let credentials = NodeCredentials::new(aws, environment, clock.clone());
@@ -186,7 +194,13 @@ fn open_cloudwatch(
         },
         store: store.clone(),
         server: Target::of_url(&server),
-        client: aws::cloudwatch(&aws.region, credentials.clone(), endpoint, clock.clone()),
+        client: aws::cloudwatch(
+            &aws.region,
+            credentials.clone(),
+            endpoint,
+            clock.clone(),
+            connections,
+        ),
         credentials,
         clock: clock.clone(),
     };

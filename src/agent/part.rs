@@ -9,7 +9,7 @@ use crate::supervisor::Supervisor;
 pub(super) struct Part<K, V> {
     key: K,
     pub(super) value: V,
-    tasks: Supervisor,
+    pub(super) tasks: Supervisor,
 }
 
 impl<K: PartialEq, V> Part<K, V> {

@@ -1,5 +1,10 @@
 //! Clients of AWS services, slim: no retries of their own, no caches, no probing for metadata services.
 
+pub mod ecs;
+pub mod json;
+
+use std::error::Error;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
@@ -8,12 +13,17 @@ use aws_sdk_cloudwatch::config::retry::RetryConfig;
 use aws_sdk_cloudwatch::config::timeout::TimeoutConfig;
 use aws_sdk_cloudwatch::config::{
     AppName, BehaviorVersion, Config, ConfigBag, IdentityCache, Intercept, Region,
-    RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+    RuntimeComponents, StalledStreamProtectionConfig,
 };
+use aws_smithy_async::rt::sleep::default_async_sleep;
+use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnectorSettings, SharedHttpConnector, http_client_fn,
+};
+use aws_smithy_runtime_api::http::Headers;
 use jiff::Timestamp;
 
 use super::credentials::NodeCredentials;
@@ -25,6 +35,28 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// For a whole request, from its credentials to the end of the answer.
 const ANSWER: Duration = Duration::from_secs(20);
 
+/// The connections to AWS, for all clients together: the authorities that the system trusts take room once. Clones
+/// share them; they are made when the first client needs them.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<OnceLock<SharedHttpConnector>>);
+
+impl Connections {
+    /// HTTPS through ring, trusting the system's authorities (`SSL_CERT_FILE`), through `HTTPS_PROXY` where that is
+    /// set.
+    fn connector(&self) -> SharedHttpConnector {
+        let make = || {
+            let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT);
+            let mut connector = Connector::builder()
+                .connector_settings(settings.build())
+                .proxy_config(ProxyConfig::from_env());
+            connector.set_sleep_impl(default_async_sleep());
+            let connector = connector.tls_provider(Provider::Rustls(CryptoMode::Ring));
+            SharedHttpConnector::new(connector.build())
+        };
+        self.0.get_or_init(make).clone()
+    }
+}
+
 /// A client that sends each request once, compressed, and tells `clock` what time AWS says it is.
 ///
 /// `endpoint` is for test doubles and private endpoints, see [`endpoint`]. Its errors are the caller's to retry: what
@@ -35,16 +67,18 @@ pub fn cloudwatch(
     credentials: NodeCredentials,
     endpoint: Option<String>,
     clock: Clock,
+    connections: &Connections,
 ) -> Client {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .operation_timeout(ANSWER)
         .build();
+    let connector = connections.connector();
     let mut config = Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(region.to_owned()))
         .credentials_provider(credentials)
-        .http_client(http_client())
+        .http_client(http_client_fn(move |_, _| connector.clone()))
         // The credentials' file changes under us: the provider reads it for every request.
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())
@@ -67,18 +101,17 @@ pub fn endpoint(service: &str, env: impl Fn(&str) -> Option<String>) -> Option<S
     env(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| env("AWS_ENDPOINT_URL"))
 }
 
-/// HTTPS through ring, trusting the system's authorities (`SSL_CERT_FILE`), through `HTTPS_PROXY` where that is set.
-///
-/// The builder's own `build_https` knows no proxies; this is how the SDK builds its default client.
-fn http_client() -> SharedHttpClient {
-    Builder::new().build_with_connector_fn(|settings, components| {
-        let mut connector = Connector::builder().proxy_config(ProxyConfig::from_env());
-        connector.set_connector_settings(settings.cloned());
-        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-        connector
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build()
-    })
+/// What is at the bottom of an error, outermost first.
+pub fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |inner| (*inner).source())
+}
+
+/// The innermost cause's words, "connection refused" rather than "dispatch failure"; empty where it has none.
+#[must_use]
+pub fn innermost(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().unwrap_or(error).to_string()
 }
 
 /// Shows the clock the `Date` of every answer.
@@ -98,14 +131,17 @@ impl Intercept for ServerDate {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let headers = context.response().headers();
-        // A cache's answer is older than now.
-        if headers.get("age").is_none()
-            && let Some(date) = headers.get("date").and_then(server_date)
-        {
-            self.clock.verify(date);
-        }
+        learn_time(&self.clock, context.response().headers());
         Ok(())
+    }
+}
+
+fn learn_time(clock: &Clock, headers: &Headers) {
+    // A cache's answer is older than now.
+    if headers.get("age").is_none()
+        && let Some(date) = headers.get("date").and_then(server_date)
+    {
+        clock.verify(date);
     }
 }
 
@@ -200,7 +236,13 @@ mod tests {
             _ => None,
         };
         let keys = NodeCredentials::new(&config::Aws::default(), env, clock.clone());
-        let client = cloudwatch("eu-west-1", keys, Some(url), clock.clone());
+        let client = cloudwatch(
+            "eu-west-1",
+            keys,
+            Some(url),
+            clock.clone(),
+            &Connections::default(),
+        );
         let request = client
             .put_metric_data()
             .namespace("Sideline")

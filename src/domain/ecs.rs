@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::moment::Moment;
+
+/// A claim that ECS has acknowledged for this long is seen by everybody who counts; a count that is to be trusted is
+/// younger than the acknowledgement by this much.
+pub const SETTLED: Duration = Duration::from_secs(5);
 
 /// What the node wants of its own container instance; whoever acts on it brings ECS there, however often it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,12 +19,16 @@ pub enum Want {
     /// Nothing, not even a look: ECS is not asked at all.
     #[default]
     Nothing,
+    /// To know how it stands there.
+    Look,
     /// To be in service: without a claim, and ACTIVE where it was DRAINING with one.
     Stay,
     /// To have no claim, and its status left as somebody else has set it.
     LetBe,
-    /// To have its claim on record, and then to know how many others are out of service.
+    /// To have its claim on record.
     Claim(Claim),
+    /// The same, and to know how many others are out of service.
+    Count(Claim),
     /// To be DRAINING, with the claim on record.
     Drain(Claim),
 }
@@ -29,8 +38,8 @@ impl Want {
     #[must_use]
     pub fn claim(&self) -> Option<&Claim> {
         match self {
-            Want::Nothing | Want::Stay | Want::LetBe => None,
-            Want::Claim(claim) | Want::Drain(claim) => Some(claim),
+            Want::Nothing | Want::Look | Want::Stay | Want::LetBe => None,
+            Want::Claim(claim) | Want::Count(claim) | Want::Drain(claim) => Some(claim),
         }
     }
 }

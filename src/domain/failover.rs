@@ -8,22 +8,23 @@
 //! Mode `observe` goes the same way and wants nothing of ECS.
 
 mod guard;
+mod kept;
 mod span;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-
 use super::ecs::{Claim, EcsView, Own, Place, Status, Want};
 use super::finding::{Code, Finding, Severity};
 use super::moment::{Moment, Now};
 use super::report::{self, Because, Capacity, DrillReport, FailoverState, State};
 use crate::config::{Failover as Settings, FailoverMode};
+use jiff::{SignedDuration, Timestamp};
 
-pub use span::Span;
+pub use kept::Kept;
+use kept::{Drill, Maintenance};
+use span::Span;
 
 /// ECS stops services' tasks, never others: who waits for those waits for ever.
 const TASKS_LEAVE_WITHIN: Duration = Duration::from_secs(600);
@@ -106,95 +107,10 @@ pub struct Failover {
     held_back: Option<String>,
     /// Nothing is known since.
     unclear: Option<Moment>,
+    /// The cluster has to be counted.
+    counts: bool,
     want: Want,
     due: Option<Moment>,
-}
-
-/// What outlives the agent. Moments are of the boot that it was kept in.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Kept {
-    state: FailoverState,
-    /// Since when; `None` until the first look of this boot.
-    entered: Option<Moment>,
-    /// The same, for people.
-    since: Option<Timestamp>,
-    /// Why, for people.
-    why: Option<String>,
-    /// The claim that goes with the state.
-    claim: Option<Claim>,
-    /// When it was stamped.
-    stamped: Option<Moment>,
-    /// A claim that this node has taken back. It may be seen for a while yet.
-    given_up: Option<Claim>,
-    /// ECS has been seen to be where this node wanted it: DRAINING, with a claim.
-    took_hold: bool,
-    /// Somebody has set the node ACTIVE again that was drained: not once more for the same trouble.
-    overruled: bool,
-    /// Taken out of service by hand.
-    maintenance: Option<Maintenance>,
-    drill: Option<Drill>,
-    /// A rehearsal was ended by hand, and nobody has been told yet.
-    drill_ended: bool,
-    /// When the machine drained the node by itself, for a day.
-    drains: Vec<Timestamp>,
-}
-
-impl Kept {
-    /// Another boot begins: its moments are others.
-    pub fn begin_boot(&mut self) {
-        self.entered = None;
-        self.stamped = None;
-        let order = self.maintenance.as_mut();
-        let spans = [
-            order.and_then(|order| order.span.as_mut()),
-            self.drill.as_mut().map(|drill| &mut drill.span),
-        ];
-        for span in spans.into_iter().flatten() {
-            span.begin_boot();
-        }
-    }
-
-    /// Where the node stands.
-    #[must_use]
-    pub fn state(&self) -> FailoverState {
-        self.state
-    }
-
-    /// When maintenance ends by itself.
-    fn until(&self) -> Option<Timestamp> {
-        let span = self.maintenance.as_ref()?.span.as_ref();
-        span.map(Span::until)
-    }
-
-    fn drilling(&self) -> Option<DrillReport> {
-        self.drill.as_ref().map(|drill| DrillReport {
-            until: drill.span.until(),
-            slots: drill.slots,
-        })
-    }
-
-    fn stamp(&mut self, cause: String, now: Now) {
-        self.claim = Some(Claim::new(cause, now.wall));
-        self.stamped = Some(now.moment);
-    }
-}
-
-/// Out of service by hand.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Maintenance {
-    reason: String,
-    /// `None`: somebody drained the node in ECS, and only they end it.
-    span: Option<Span>,
-}
-
-/// A rehearsal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Drill {
-    slots: u32,
-    span: Span,
-    /// Who listens has been told that it goes on.
-    told: bool,
 }
 
 /// Whether the hardware says that the work should be here.
@@ -244,6 +160,9 @@ impl Failover {
         let kept = &mut self.kept;
         match order {
             Order::Maintain { length, reason } => {
+                if kept.state == FailoverState::Maintenance {
+                    kept.why = Some(reason.clone());
+                }
                 kept.maintenance = Some(Maintenance {
                     reason,
                     span: Some(Span::of(length, now)),
@@ -332,9 +251,9 @@ impl Failover {
         self.kept.since.get_or_insert(now.wall);
         self.due = None;
         self.held_back = None;
-        self.kept
-            .drains
-            .retain(|at| now.wall.duration_since(*at).abs() < A_DAY);
+        self.counts = false;
+        let is_recent = |at: &Timestamp| now.wall.duration_since(*at).abs() < A_DAY;
+        self.kept.drains.retain(is_recent);
         let mut steps = Vec::new();
         self.rehearse(now, &mut steps);
         let need = self.need(seen, now);
@@ -351,7 +270,7 @@ impl Failover {
                 until: self.kept.until(),
             });
         }
-        self.want = self.wanted(seen.settings.mode);
+        self.want = self.wanted(seen);
         steps
     }
 
@@ -410,10 +329,8 @@ impl Failover {
                 return Some((FailoverState::Maintenance, reason));
             }
         }
-        let asked = !matches!(
-            self.kept.state,
-            FailoverState::InService | FailoverState::Holding
-        );
+        let (idle, holding) = (FailoverState::InService, FailoverState::Holding);
+        let asked = ![idle, holding].contains(&self.kept.state);
         self.kept.took_hold |=
             asked && own.is_some_and(|own| own.status == Status::Draining && own.claim.is_some());
         if self.kept.took_hold && own.is_some_and(|own| own.status == Status::Active) {
@@ -494,6 +411,7 @@ impl Failover {
             self.wake(Some(held_until));
             return None;
         }
+        self.counts = true;
         match self.may_drain(proven, seen, now) {
             Ok(()) => {
                 self.kept.drains.push(now.wall);
@@ -640,14 +558,25 @@ impl Failover {
         }
     }
 
-    fn wanted(&self, mode: FailoverMode) -> Want {
-        if mode == FailoverMode::Observe {
+    fn wanted(&self, seen: Seen<'_>) -> Want {
+        if seen.settings.mode == FailoverMode::Observe {
             return Want::Nothing;
         }
+        let own = seen.ecs.own.as_ref();
         match (self.kept.state, &self.kept.claim) {
-            (FailoverState::Maintenance, None) => Want::LetBe,
-            (FailoverState::InService, _) | (_, None) => Want::Stay,
+            (FailoverState::Holding, Some(claim)) if self.counts => Want::Count(claim.clone()),
             (FailoverState::Holding, Some(claim)) => Want::Claim(claim.clone()),
+            // Nothing is changed that was not seen: somebody may have changed it while no agent ran.
+            _ if own.is_none() => Want::Look,
+            (FailoverState::Maintenance, None) => Want::LetBe,
+            (FailoverState::InService, _) | (_, None) => {
+                let is_claimed = own.is_some_and(|own| own.claim.is_some());
+                let drained = own.is_some_and(|own| own.status == Status::Draining);
+                match is_claimed && !drained || self.kept.given_up.is_some() {
+                    true => Want::Stay,
+                    false => Want::Look,
+                }
+            }
             (
                 FailoverState::Draining
                 | FailoverState::Drained
@@ -658,18 +587,10 @@ impl Failover {
         }
     }
 
-    /// Whether the node is DRAINING though this agent has not asked for it.
+    /// Whether the node is DRAINING though sideline has not asked for it: a claim alone asks for nothing yet.
     fn is_drained_by_others(&self, own: &Own) -> bool {
-        let ours = match self.kept.state {
-            // What an earlier life asked for, or what is just being undone.
-            FailoverState::InService => own.claim.is_some(),
-            FailoverState::Holding => false,
-            FailoverState::Draining
-            | FailoverState::Drained
-            | FailoverState::Probation
-            | FailoverState::Maintenance => own.claim.is_some(),
-        };
-        own.status == Status::Draining && !ours
+        let asked = own.claim.is_some() && self.kept.state != FailoverState::Holding;
+        own.status == Status::Draining && !asked
     }
 
     fn wake(&mut self, at: Option<Moment>) {

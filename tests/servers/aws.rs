@@ -22,6 +22,8 @@ use tokio::task::JoinHandle;
 
 use serve::Shared;
 
+#[path = "aws/ecs.rs"]
+pub mod ecs;
 #[path = "aws/limits.rs"]
 pub mod limits;
 #[path = "aws/serve.rs"]
@@ -269,7 +271,14 @@ impl Aws {
 
     /// Lets this happen to requests, after the faults that were asked for before.
     pub fn fault(&self, fault: Fault, times: Times) {
-        self.shared.change(|s| s.faults.push_back((fault, times)));
+        self.shared
+            .change(|s| s.faults.push_back((None, fault, times)));
+    }
+
+    /// As [`Aws::fault`], for calls of one JSON-1.1 operation alone, such as `PutAttributes`.
+    pub fn fault_on(&self, operation: &'static str, fault: Fault, times: Times) {
+        self.shared
+            .change(|s| s.faults.push_back((Some(operation), fault, times)));
     }
 
     /// Forgets all faults and cuts the connections that hang.
@@ -334,6 +343,29 @@ impl Aws {
     /// What `GET /v1/metadata` answers, as the ECS agent would.
     pub fn metadata(&self, metadata: Value) {
         self.shared.change(|s| s.metadata = metadata);
+    }
+
+    /// Plays ECS from now on with this cluster, and the ECS agent of its container instance `arn`.
+    pub fn serve_cluster(&self, cluster: ecs::Cluster, arn: &str) {
+        let metadata = json!({
+            "Cluster": cluster.name,
+            "ContainerInstanceArn": arn,
+            "Version": "Amazon ECS Agent - v1.105.1",
+        });
+        self.shared.change(|s| {
+            s.metadata = metadata;
+            s.cluster = Some(cluster);
+        });
+    }
+
+    /// Changes the cluster, or looks at it.
+    ///
+    /// # Panics
+    ///
+    /// Where none is served.
+    pub fn cluster<T>(&self, change: impl FnOnce(&mut ecs::Cluster) -> T) -> T {
+        self.shared
+            .change(|s| change(s.cluster.as_mut().expect("a cluster is served")))
     }
 
     /// All that was seen.

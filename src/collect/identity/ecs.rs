@@ -18,8 +18,8 @@ use crate::domain::ecs::Place;
 /// The agent is on this machine: it answers at once or not at all.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// An answer is some 300 bytes.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// Where it is, is some 300 bytes; a task is a thousand.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 /// The agent changes its container instance only when it is registered anew.
 const WHILE_KNOWN: Duration = Duration::from_secs(300);
@@ -27,14 +27,20 @@ const WHILE_KNOWN: Duration = Duration::from_secs(300);
 /// The agent starts after Docker, and may start long after this program.
 const WHILE_UNKNOWN: Duration = Duration::from_secs(30);
 
-/// Asks the ECS agent's introspection endpoint once; `base_url` is `http://127.0.0.1:51678`.
+/// Between two looks at the tasks.
+const WHILE_TASKS_COUNT: Duration = Duration::from_secs(10);
+
+/// Asks the ECS agent's introspection endpoint once; `base_url` is `http://127.0.0.1:51678`. Its tasks are counted only
+/// where `tasks` says so.
 ///
 /// # Errors
 /// No agent there, one that is not registered yet, or an answer that is not its.
-pub async fn ask(base_url: &str) -> anyhow::Result<Place> {
-    let answer = tokio::time::timeout(DEADLINE, get(base_url)).await;
-    let answer = answer.with_context(|| format!("no answer within {DEADLINE:?}"))??;
-    parse(&answer)
+pub async fn ask(base_url: &str, tasks: bool) -> anyhow::Result<Place> {
+    let mut place = parse(&page(base_url, "/v1/metadata").await?)?;
+    if tasks {
+        place.tasks = Some(count(&page(base_url, "/v1/tasks").await?)?);
+    }
+    Ok(place)
 }
 
 /// Keeps `out` at what the ECS agent says. A machine without an ECS agent is normal, so nothing is logged of it;
@@ -44,29 +50,36 @@ pub async fn ask(base_url: &str) -> anyhow::Result<Place> {
 /// None.
 pub async fn follow(
     base_url: &str,
+    tasks: bool,
     out: watch::Sender<Option<Place>>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
         let answer = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            answer = ask(base_url) => answer,
+            answer = ask(base_url, tasks) => answer,
         };
         match answer {
-            Ok(ecs) => {
+            Ok(place) => {
                 out.send_if_modified(|known| {
-                    let new = known.as_ref() != Some(&ecs);
-                    if new {
-                        tracing::info!("container instance {}", ecs.container_instance);
-                        *known = Some(ecs);
+                    let before = known.replace(place);
+                    let arn = |place: &Option<Place>| {
+                        place.as_ref().map(|place| place.container_instance.clone())
+                    };
+                    if let Some(arn) = arn(known).filter(|now| Some(now) != arn(&before).as_ref()) {
+                        tracing::info!("container instance {arn}");
                     }
-                    new
+                    *known != before
                 });
             }
             Err(error) => tracing::debug!("ECS agent at {base_url}: {error:#}"),
         }
         let known = out.borrow().is_some();
-        let wait = if known { WHILE_KNOWN } else { WHILE_UNKNOWN };
+        let wait = match (tasks, known) {
+            (true, _) => WHILE_TASKS_COUNT,
+            (false, true) => WHILE_KNOWN,
+            (false, false) => WHILE_UNKNOWN,
+        };
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
@@ -74,7 +87,12 @@ pub async fn follow(
     }
 }
 
-async fn get(base_url: &str) -> anyhow::Result<Bytes> {
+async fn page(base_url: &str, path: &str) -> anyhow::Result<Bytes> {
+    let answer = tokio::time::timeout(DEADLINE, get(base_url, path)).await;
+    answer.with_context(|| format!("no answer within {DEADLINE:?}"))?
+}
+
+async fn get(base_url: &str, path: &str) -> anyhow::Result<Bytes> {
     let base: Uri = base_url.parse().context("aws.ecs_agent is no URL")?;
     let authority = base.authority().map(|authority| authority.as_str());
     let (Some("http"), Some(authority)) = (base.scheme_str(), authority) else {
@@ -85,7 +103,7 @@ async fn get(base_url: &str) -> anyhow::Result<Bytes> {
     let stream = TcpStream::connect(format!("{host}:{port}")).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get("/v1/metadata")
+    let request = Request::get(path)
         .header(HOST, authority)
         .body(Empty::<Bytes>::new())?;
     // The connection ends when `sender` does, which the question owns.
@@ -125,6 +143,25 @@ fn parse(answer: &[u8]) -> anyhow::Result<Place> {
         container_instance: arn,
         tasks: None,
     })
+}
+
+/// How many tasks there are that have not stopped.
+fn count(answer: &[u8]) -> anyhow::Result<u32> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Listing {
+        tasks: Vec<Task>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Task {
+        known_status: String,
+    }
+    let listing: Listing =
+        serde_json::from_slice(answer).context("the list of tasks is not an ECS agent's")?;
+    let tasks = listing.tasks.iter();
+    let here = tasks.filter(|task| task.known_status != "STOPPED").count();
+    Ok(u32::try_from(here)?)
 }
 
 fn is_name(text: &str) -> bool {
@@ -181,7 +218,14 @@ mod tests {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1_024];
             let read = stream.read(&mut request).await.unwrap();
-            assert!(request[..read].starts_with(b"GET /v1/metadata HTTP/1.1\r\n"));
+            let asked = String::from_utf8_lossy(&request[..read]).into_owned();
+            let page = if answer.contains("Tasks") {
+                "tasks"
+            } else {
+                "metadata"
+            };
+            let expected = format!("GET /v1/{page} HTTP/1.1\r\n");
+            assert!(asked.starts_with(&expected), "{asked}");
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     }
@@ -208,7 +252,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let answers = [answer];
-            let (asked, ()) = tokio::join!(ask(&url), serve(listener, &answers));
+            let (asked, ()) = tokio::join!(ask(&url, false), serve(listener, &answers));
             match (asked, expected) {
                 (Ok(ecs), Ok(expected)) => assert_eq!(ecs, expected),
                 (Err(error), Err(says)) => {
@@ -224,7 +268,7 @@ mod tests {
             "http://",
             "http://127.0.0.1:1",
         ] {
-            assert!(ask(url).await.is_err(), "{url}");
+            assert!(ask(url, false).await.is_err(), "{url}");
         }
     }
 
@@ -232,7 +276,7 @@ mod tests {
     async fn a_silent_agent_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let error = ask(&url).await.unwrap_err();
+        let error = ask(&url, false).await.unwrap_err();
         assert!(error.to_string().contains("no answer within 2s"), "{error}");
     }
 
@@ -242,18 +286,20 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (out, mut seen) = watch::channel(None);
         let cancel = CancellationToken::new();
-        let answers = [http("200 OK", &body())];
+        let tasks = r#"{"Tasks":[{"KnownStatus":"RUNNING"},{"KnownStatus":"CREATED"},{"KnownStatus":"STOPPED"}]}"#;
+        let answers = [http("200 OK", &body()), http("200 OK", tasks)];
         let watching = async {
             let seen = seen.wait_for(Option::is_some).await.unwrap().clone();
             cancel.cancel();
             seen
         };
         let (followed, seen, ()) = tokio::join!(
-            follow(&url, out, cancel.clone()),
+            follow(&url, true, out, cancel.clone()),
             watching,
             serve(listener, &answers)
         );
         followed.unwrap();
-        assert_eq!(seen, Some(known()));
+        let tasks = Some(2);
+        assert_eq!(seen, Some(Place { tasks, ..known() }));
     }
 }

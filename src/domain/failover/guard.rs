@@ -6,13 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Failover, Seen};
 use crate::config::FailoverMode;
-use crate::domain::ecs::{Claim, Cluster, Out};
+use crate::domain::ecs::{Claim, Cluster, Out, SETTLED};
 use crate::domain::moment::{Moment, Now};
 use crate::domain::phase;
-
-/// A claim is on record within this time of its stamp, or it is stamped anew: who counts so long after its own
-/// acknowledgement has seen every earlier claim.
-pub(super) const CLAIM_TAKES: Duration = Duration::from_secs(5);
 
 /// A count that is older says nothing of now.
 const COUNT_LASTS: Duration = Duration::from_secs(60);
@@ -62,7 +58,7 @@ impl Failover {
         let acknowledged = seen.ecs.claimed.as_ref();
         let ours = acknowledged.filter(|(on, _)| Some(on) == self.kept.claim.as_ref());
         let Some((claim, at)) = ours else { return };
-        let in_time = |stamped: Moment| *at - stamped <= CLAIM_TAKES;
+        let in_time = |stamped: Moment| *at - stamped <= SETTLED;
         if !self.kept.stamped.is_some_and(in_time) {
             self.kept.stamp(claim.cause.clone(), now);
         }
@@ -140,7 +136,7 @@ impl Failover {
         // Who skips the hold counts every claim, earlier or later, and need not wait for them.
         let after = match proven {
             true => *acknowledged,
-            false => *acknowledged + CLAIM_TAKES,
+            false => *acknowledged + SETTLED,
         };
         let cluster = seen.ecs.cluster.as_ref().ok_or_else(uncounted)?;
         if cluster.at < after || now.moment - cluster.at > COUNT_LASTS {

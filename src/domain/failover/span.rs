@@ -9,7 +9,7 @@ use crate::domain::moment::{Moment, Now};
 
 /// From an order to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Span {
+pub(super) struct Span {
     /// Its end in this boot; `None` until it was looked at in this boot.
     end: Option<Moment>,
     /// Its end by the wall's clock, the only one that goes on over a reboot.
@@ -21,7 +21,7 @@ pub struct Span {
 impl Span {
     /// Begins now.
     #[must_use]
-    pub fn of(length: Duration, now: Now) -> Self {
+    pub(super) fn of(length: Duration, now: Now) -> Self {
         Span {
             end: Some(now.moment + length),
             until: now.wall_at(now.moment + length),
@@ -30,12 +30,12 @@ impl Span {
     }
 
     /// Moments are others from now on.
-    pub fn begin_boot(&mut self) {
+    pub(super) fn begin_boot(&mut self) {
         self.end = None;
     }
 
     /// Whether it has ended.
-    pub fn is_over(&mut self, now: Now) -> bool {
+    pub(super) fn is_over(&mut self, now: Now) -> bool {
         let end = *self.end.get_or_insert_with(|| {
             let left = self.until.duration_since(now.wall);
             let left = left.max(SignedDuration::ZERO).unsigned_abs();
@@ -46,13 +46,13 @@ impl Span {
 
     /// When it ends; `None` before it was looked at in this boot.
     #[must_use]
-    pub fn end(&self) -> Option<Moment> {
+    pub(super) fn end(&self) -> Option<Moment> {
         self.end
     }
 
     /// The same, for people.
     #[must_use]
-    pub fn until(&self) -> Timestamp {
+    pub(super) fn until(&self) -> Timestamp {
         self.until
     }
 }

@@ -68,9 +68,14 @@ impl World {
         let status = match want {
             Want::Drain(_) => Status::Draining,
             Want::Stay if releases => Status::Active,
-            Want::Nothing | Want::Stay | Want::LetBe | Want::Claim(_) => self.own().status,
+            Want::Nothing
+            | Want::Look
+            | Want::Stay
+            | Want::LetBe
+            | Want::Claim(_)
+            | Want::Count(_) => self.own().status,
         };
-        if self.own().claim != claim {
+        if self.own().claim != claim && *want != Want::Look {
             self.calls.push(if claim.is_some() { '+' } else { '-' });
             self.ecs.claimed = claim.clone().map(|claim| (claim, now));
             self.own().claim = claim;

@@ -8,6 +8,7 @@ use aws_sdk_cloudwatch::operation::RequestId;
 use aws_sdk_cloudwatch::operation::put_metric_data::{PutMetricDataError, PutMetricDataOutput};
 use hyper_util::client::legacy;
 
+use crate::clients::aws::{causes, innermost};
 use crate::clients::credentials::is_refusal;
 
 /// What a failure means for the data.
@@ -69,9 +70,9 @@ fn read_error(error: &SdkError<PutMetricDataError>) -> (Refusal, String) {
                 (Refusal::MayHaveArrived, "no answer in time".to_owned())
             }
         }
-        _ if lacks_credentials(error) => (Refusal::Credentials, innermost(error)),
-        SdkError::DispatchFailure(_) => (read_connection(error), innermost(error)),
-        SdkError::ResponseError(_) | _ => (Refusal::MayHaveArrived, innermost(error)),
+        _ if lacks_credentials(error) => (Refusal::Credentials, told(error)),
+        SdkError::DispatchFailure(_) => (read_connection(error), told(error)),
+        SdkError::ResponseError(_) | _ => (Refusal::MayHaveArrived, told(error)),
     }
 }
 
@@ -134,19 +135,9 @@ fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<CredentialsError>())
 }
 
-fn causes<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |inner| inner.source())
-}
-
-/// The innermost cause: "connection refused" rather than "dispatch failure".
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut inner = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    let text = inner.to_string();
+/// The innermost cause's words, or all of them where it has none.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = innermost(error);
     if text.is_empty() {
         DisplayErrorContext(error).to_string()
     } else {

@@ -19,12 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::wire::{self, Protocol, Refusal, Signature};
-use super::{Call, Fault, Log, Refused, Request, Times, limits};
+use super::{Call, Fault, Log, Refused, Request, Times, ecs, limits};
 
 /// Where CloudWatch's SDK posts metric data.
 const PUT_METRIC_DATA: &str = "/service/GraniteServiceVersion20100801/operation/PutMetricData";
 /// What `X-Amz-Target` may begin with; the operation follows after the dot.
-const JSON_SERVICES: [&str; 2] = ["AmazonSSM.", "AmazonEC2ContainerServiceV20141113."];
+const JSON_SERVICES: [&str; 2] = ["AmazonSSM.", ecs::TARGET];
 /// A longer body is not even read, zipped or not.
 const RAW_BYTES: usize = 4 * limits::BODY_BYTES;
 
@@ -51,7 +51,8 @@ pub(super) struct Shared {
 /// What was seen, and what is to happen.
 pub(super) struct State {
     pub(super) log: Log,
-    pub(super) faults: VecDeque<(Fault, Times)>,
+    /// With the operation that each is for, where it is for one alone.
+    pub(super) faults: VecDeque<(Option<&'static str>, Fault, Times)>,
     pub(super) clearings: u64,
     pub(super) releases: u64,
     /// `None` accepts any.
@@ -61,6 +62,7 @@ pub(super) struct State {
     pub(super) query_codes: bool,
     pub(super) answers: HashMap<String, (u16, Value)>,
     pub(super) metadata: Value,
+    pub(super) cluster: Option<ecs::Cluster>,
     pub(super) answered: u64,
 }
 
@@ -187,8 +189,14 @@ async fn answer(request: hyper::Request<Incoming>, shared: &Shared) -> Result<An
         });
         return Ok(page(200, "application/json", metadata));
     }
+    if head.method == Method::GET && head.uri.path() == "/v1/tasks" {
+        let tasks = shared.lock().tasks().to_string();
+        return Ok(page(200, "application/json", tasks));
+    }
     let cbor = wire::text(&head.headers, "smithy-protocol") == Some("rpc-v2-cbor");
-    let fault = shared.change(State::next_fault);
+    let target = wire::text(&head.headers, "x-amz-target").unwrap_or_default();
+    let operation = target.rsplit('.').next().unwrap_or_default();
+    let fault = shared.change(|s| s.next_fault(operation));
     let ahead = match fault {
         Some(Fault::Skew(ahead) | Fault::SkewRefusing(ahead)) => ahead,
         Some(_) | None => SignedDuration::ZERO,
@@ -301,17 +309,18 @@ impl Arrival {
             return Err(Refusal::unknown_operation());
         }
         let (_, decoded) = wire::plain(&self.head.headers, body)?;
-        let body = serde_json::from_slice(&decoded)
+        let body: Value = serde_json::from_slice(&decoded)
             .map_err(|e| Refusal::malformed(&format!("body: {e}")))?;
         let (status, answer) = shared.change(|s| {
+            let answered = s.answer(target, &body)?;
             s.log.calls.push(Call {
                 at: self.at,
                 access_key,
                 target: target.to_owned(),
                 body,
             });
-            s.answers.get(target).cloned().unwrap_or((200, json!({})))
-        });
+            Ok(answered)
+        })?;
         let bytes = answer.to_string().into_bytes();
         Ok(wire::answer(status, Protocol::Json, bytes))
     }
@@ -399,24 +408,39 @@ impl State {
                 "ContainerInstanceArn": "arn:aws:ecs:eu-west-1:123456789012:container-instance/field/0123456789abcdef0",
                 "Version": "Amazon ECS Agent - v1.105.1",
             }),
+            cluster: None,
             answered: 0,
         }
     }
 
-    fn next_fault(&mut self) -> Option<Fault> {
-        while let Some((fault, times)) = self.faults.front_mut() {
-            match times {
-                Times::UntilCleared => return Some(*fault),
-                Times::Next(0) => {
-                    self.faults.pop_front();
-                }
-                Times::Next(left) => {
-                    *left -= 1;
-                    return Some(*fault);
-                }
-            }
+    fn next_fault(&mut self, operation: &str) -> Option<Fault> {
+        self.faults.retain(|(_, _, times)| *times != Times::Next(0));
+        let mut faults = self.faults.iter_mut();
+        let (_, fault, times) =
+            faults.find(|(only, ..)| only.is_none_or(|only| only == operation))?;
+        if let Times::Next(left) = times {
+            *left -= 1;
         }
-        None
+        Some(*fault)
+    }
+
+    fn tasks(&self) -> Value {
+        let arn = self.metadata["ContainerInstanceArn"].as_str();
+        match (&self.cluster, arn) {
+            (Some(cluster), Some(arn)) => cluster.tasks(arn),
+            (_, _) => json!({ "Tasks": [] }),
+        }
+    }
+
+    /// What a JSON-1.1 call is answered: as was scripted, else as the cluster does.
+    fn answer(&mut self, target: &str, body: &Value) -> Result<(u16, Value), Refusal> {
+        if let Some(scripted) = self.answers.get(target) {
+            return Ok(scripted.clone());
+        }
+        match (&mut self.cluster, target.strip_prefix(ecs::TARGET)) {
+            (Some(cluster), Some(operation)) => Ok((200, cluster.call(operation, body)?)),
+            (_, _) => Ok((200, json!({}))),
+        }
     }
 
     fn check_key(&mut self, key: &str) -> Result<(), Refusal> {

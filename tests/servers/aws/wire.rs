@@ -72,6 +72,11 @@ impl Refusal {
         )
     }
 
+    /// One of ECS's own.
+    pub(super) fn ecs(shape: &'static str, message: &str) -> Self {
+        Self::new(400, shape, shape, message)
+    }
+
     pub(super) fn malformed(message: &str) -> Self {
         Self::new(400, "SerializationException", "MalformedInput", message)
     }

@@ -1,0 +1,153 @@
+//! This node's place in ECS: where it is, how it stands there, and what is wanted of it.
+
+use tokio::sync::watch;
+
+use super::environment;
+use super::part::Part;
+use crate::clients::aws::ecs::Ecs as Client;
+use crate::clients::aws::{self, Connections};
+use crate::clients::credentials::NodeCredentials;
+use crate::clock::Clock;
+use crate::collect::identity::Identity;
+use crate::collect::identity::ecs as introspection;
+use crate::config::{self, Config, FailoverMode};
+use crate::control::ecs as control;
+use crate::domain::ecs::{EcsView, Place, Trouble, TroubleKind, Want};
+use crate::domain::report::Outlet;
+use crate::supervisor::Supervisor;
+
+/// The agent's ends: of what asks the ECS agent on this machine, and of what acts in ECS.
+#[derive(Debug)]
+pub(super) struct Ecs {
+    place: watch::Receiver<Option<Place>>,
+    seen: watch::Receiver<EcsView>,
+    outlet: watch::Receiver<Outlet>,
+    wants: watch::Sender<Want>,
+}
+
+/// As long as these settings last; the region is part of `aws`, empty where none is known.
+pub(super) type EcsPart = Part<(config::Aws, FailoverMode), Ecs>;
+
+/// What is known of ECS when there is nothing to ask it with.
+pub(super) fn nothing() -> (Option<Place>, EcsView, Outlet) {
+    (None, EcsView::default(), Outlet::off("ecs"))
+}
+
+impl Ecs {
+    /// Keeps the part in `slot` going, or starts it anew with other settings.
+    pub(super) async fn furnish(
+        slot: &mut Option<EcsPart>,
+        config: &Config,
+        identity: &Identity,
+        clock: &Clock,
+        connections: &Connections,
+    ) {
+        let region = identity.region.clone().unwrap_or_default();
+        let aws = config::Aws {
+            region,
+            ..config.aws.clone()
+        };
+        let key = (aws, config.failover.mode);
+        Part::renew(slot, key, |(aws, mode), tasks| {
+            Ecs::start(aws, *mode, clock, connections, tasks)
+        })
+        .await;
+    }
+
+    fn start(
+        aws: &config::Aws,
+        mode: FailoverMode,
+        clock: &Clock,
+        connections: &Connections,
+        tasks: &mut Supervisor,
+    ) -> Ecs {
+        let drains = mode == FailoverMode::Drain;
+        let (found, place) = watch::channel(None);
+        let (url, token) = (aws.ecs_agent.clone(), tasks.token());
+        tasks.spawn("the ECS agent", async move {
+            match url.is_empty() {
+                true => token.cancelled().await,
+                false => introspection::follow(&url, drains, found, token).await?,
+            }
+            Ok(())
+        });
+        let (wants, wanted) = watch::channel(Want::Nothing);
+        let (see, seen) = watch::channel(EcsView::default());
+        let (tell, outlet) = watch::channel(Outlet::off("ecs"));
+        if drains && aws.region.is_empty() {
+            see.send_replace(EcsView {
+                trouble: Some(Trouble {
+                    kind: TroubleKind::Refused,
+                    said: "no AWS region is known; set aws.region".to_owned(),
+                }),
+                ..EcsView::default()
+            });
+        } else if drains {
+            let credentials = NodeCredentials::new(aws, environment, clock.clone());
+            let endpoint = aws::endpoint("ECS", environment);
+            let control = control::EcsControl {
+                ecs: Client::new(
+                    &aws.region,
+                    credentials,
+                    endpoint,
+                    clock.clone(),
+                    connections.clone(),
+                ),
+                clock: clock.clone(),
+            };
+            let (place, token) = (place.clone(), tasks.token());
+            tasks.spawn(
+                "ECS",
+                control::run(control, wanted, place, see, tell, token),
+            );
+        }
+        Ecs {
+            place,
+            seen,
+            outlet,
+            wants,
+        }
+    }
+
+    /// Where the node is, how it stands there, and how asking goes.
+    pub(super) fn look(&mut self) -> (Option<Place>, EcsView, Outlet) {
+        (
+            self.place.borrow_and_update().clone(),
+            self.seen.borrow_and_update().clone(),
+            self.outlet.borrow().clone(),
+        )
+    }
+
+    /// Says what is wanted; who acts on it is woken only by something else.
+    pub(super) fn want(&self, want: &Want) {
+        self.wants.send_if_modified(|wanted| {
+            let is_other = wanted != want;
+            if is_other {
+                wanted.clone_from(want);
+            }
+            is_other
+        });
+    }
+}
+
+impl EcsPart {
+    /// Waits for news of the node's place, or until a task ends badly.
+    pub(super) async fn stir(&mut self) -> anyhow::Result<()> {
+        let Ecs { place, seen, .. } = &mut self.value;
+        tokio::select! {
+            biased;
+            () = news(place) => Ok(()),
+            () = news(seen) => Ok(()),
+            error = self.tasks.failure() => Err(error),
+        }
+    }
+}
+
+/// Waits until there is something that nobody has looked at; for ever where nothing comes any more.
+async fn news<T>(receiver: &mut watch::Receiver<T>) {
+    match receiver.changed().await {
+        // It stays news until somebody looks at it.
+        Ok(()) => receiver.mark_changed(),
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,3 @@
+//! How this node is steered, and steers: its container instance in ECS.
+
+pub mod ecs;

@@ -1,0 +1,96 @@
+//! What a node remembers of where it stands, so that a restart goes on there.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::span::Span;
+use crate::domain::ecs::Claim;
+use crate::domain::moment::{Moment, Now};
+use crate::domain::report::{DrillReport, FailoverState};
+
+/// What outlives the agent. Moments are of the boot that it was kept in.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    pub(super) state: FailoverState,
+    /// Since when; `None` until the first look of this boot.
+    pub(super) entered: Option<Moment>,
+    /// The same, for people.
+    pub(super) since: Option<Timestamp>,
+    /// Why, for people.
+    pub(super) why: Option<String>,
+    /// The claim that goes with the state.
+    pub(super) claim: Option<Claim>,
+    /// When it was stamped.
+    pub(super) stamped: Option<Moment>,
+    /// A claim that this node has taken back. It may be seen for a while yet.
+    pub(super) given_up: Option<Claim>,
+    /// ECS has been seen to be where this node wanted it: DRAINING, with a claim.
+    pub(super) took_hold: bool,
+    /// Somebody has set the node ACTIVE again that was drained: not once more for the same trouble.
+    pub(super) overruled: bool,
+    /// Taken out of service by hand.
+    pub(super) maintenance: Option<Maintenance>,
+    pub(super) drill: Option<Drill>,
+    /// A rehearsal was ended by hand, and nobody has been told yet.
+    pub(super) drill_ended: bool,
+    /// When the machine drained the node by itself, for a day.
+    pub(super) drains: Vec<Timestamp>,
+}
+
+impl Kept {
+    /// Another boot begins: its moments are others.
+    pub fn begin_boot(&mut self) {
+        self.entered = None;
+        self.stamped = None;
+        let order = self.maintenance.as_mut();
+        let spans = [
+            order.and_then(|order| order.span.as_mut()),
+            self.drill.as_mut().map(|drill| &mut drill.span),
+        ];
+        for span in spans.into_iter().flatten() {
+            span.begin_boot();
+        }
+    }
+
+    /// Where the node stands.
+    #[must_use]
+    pub fn state(&self) -> FailoverState {
+        self.state
+    }
+
+    /// When maintenance ends by itself.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        let span = self.maintenance.as_ref()?.span.as_ref();
+        span.map(Span::until)
+    }
+
+    pub(super) fn drilling(&self) -> Option<DrillReport> {
+        self.drill.as_ref().map(|drill| DrillReport {
+            until: drill.span.until(),
+            slots: drill.slots,
+        })
+    }
+
+    pub(super) fn stamp(&mut self, cause: String, now: Now) {
+        self.claim = Some(Claim::new(cause, now.wall));
+        self.stamped = Some(now.moment);
+    }
+}
+
+/// Out of service by hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Maintenance {
+    pub(super) reason: String,
+    /// `None`: somebody drained the node in ECS, and only they end it.
+    pub(super) span: Option<Span>,
+}
+
+/// A rehearsal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Drill {
+    pub(super) slots: u32,
+    pub(super) span: Span,
+    /// Who listens has been told that it goes on.
+    pub(super) told: bool,
+}

@@ -10,6 +10,7 @@ mod cloud;
 mod contract;
 mod credentials;
 mod disk;
+mod failover;
 #[path = "../servers/fake_nvml.rs"]
 mod fake_nvml;
 mod field;

@@ -525,8 +525,8 @@ pub struct Failover {
     /// Never drain more often than this within a day.
     #[schemars(range(min = 1, max = 100))]
     pub max_drains_a_day: u32,
-    /// So long after a change of driver or configuration, never drain for what another node has at the same time;
-    /// 0s to 7d.
+    /// Never drain for what began so soon after a change: of the configuration, unless it proves dead hardware; of the
+    /// driver, where other nodes have it too; 0s to 7d.
     #[serde(with = "units::duration")]
     #[schemars(with = "String")]
     pub changes: Duration,

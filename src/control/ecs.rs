@@ -3,7 +3,7 @@
 //! What is next is decided in `plan`; here it is timed and told. No other container instance is ever touched.
 
 mod calls;
-mod plan;
+pub mod plan;
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -9,6 +9,7 @@
 
 mod guard;
 mod kept;
+mod orders;
 mod span;
 #[cfg(test)]
 mod tests;
@@ -23,8 +24,8 @@ use crate::config::{Failover as Settings, FailoverMode};
 use jiff::{SignedDuration, Timestamp};
 
 pub use kept::Kept;
-use kept::{Drill, Maintenance};
-use span::Span;
+use kept::{Change, Drill, Maintenance};
+pub use orders::Order;
 
 /// ECS stops services' tasks, never others: who waits for those waits for ever.
 const TASKS_LEAVE_WITHIN: Duration = Duration::from_secs(600);
@@ -50,33 +51,12 @@ pub struct Seen<'a> {
     pub place: Option<&'a Place>,
     /// What was seen in ECS.
     pub ecs: &'a EcsView,
-    /// When driver or configuration last became other than they were.
-    pub changed: Option<Moment>,
+    /// When the configuration last became other than it was.
+    pub configured: Option<Moment>,
+    /// When another driver was last loaded.
+    pub driver_changed: Option<Moment>,
     /// `[failover]`.
     pub settings: &'a Settings,
-}
-
-/// What a person, or SSM for one, may order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// Out of service for so long, whatever the guards say; replaces an earlier order.
-    Maintain {
-        /// How long.
-        length: Duration,
-        /// Why, for people.
-        reason: String,
-    },
-    /// Back into service.
-    Resume,
-    /// A rehearsal: no more than so many slots are offered for so long.
-    Drill {
-        /// How long.
-        length: Duration,
-        /// Slots.
-        slots: u32,
-    },
-    /// The end of it.
-    EndDrill,
 }
 
 /// What remains to be told: a step of the node between in service and drained, or a rehearsal's edge.
@@ -153,34 +133,6 @@ impl Failover {
     #[must_use]
     pub fn kept(&self) -> &Kept {
         &self.kept
-    }
-
-    /// Takes an order; the next look acts on it. What is ordered already, or is not there to be ended, changes nothing.
-    pub fn obey(&mut self, order: Order, now: Now) {
-        let kept = &mut self.kept;
-        match order {
-            Order::Maintain { length, reason } => {
-                if kept.state == FailoverState::Maintenance {
-                    kept.why = Some(reason.clone());
-                }
-                kept.maintenance = Some(Maintenance {
-                    reason,
-                    span: Some(Span::of(length, now)),
-                });
-            }
-            // Who has drained the node in ECS ends it there.
-            Order::Resume => {
-                kept.maintenance.take_if(|order| order.span.is_some());
-            }
-            Order::Drill { length, slots } => {
-                kept.drill = Some(Drill {
-                    slots,
-                    span: Span::of(length, now),
-                    told: false,
-                });
-            }
-            Order::EndDrill => kept.drill_ended |= kept.drill.take().is_some(),
-        }
     }
 
     /// Where the node stands, in the report's form.
@@ -342,7 +294,7 @@ impl Failover {
             ));
         }
         match self.kept.state {
-            FailoverState::InService => self.when_in_service(need, own, seen),
+            FailoverState::InService => self.when_in_service(need, own, seen, now),
             FailoverState::Holding => self.when_holding(need, seen, now),
             FailoverState::Draining => self.when_draining(need, own, seen, now),
             FailoverState::Drained => (need == Need::Here).then(|| {
@@ -359,6 +311,7 @@ impl Failover {
         need: Need,
         own: Option<&Own>,
         seen: Seen<'_>,
+        now: Now,
     ) -> Option<(FailoverState, String)> {
         // Its own claim says that an earlier life, whose memory is gone, had drained it.
         let drained = own.filter(|own| own.status == Status::Draining);
@@ -374,6 +327,7 @@ impl Failover {
             return None;
         }
         let cause = seen.cause?;
+        self.kept.follows = guard::follows(seen, now);
         Some((
             FailoverState::Holding,
             format!("{} of {}", cause.code, cause.subject),
@@ -397,8 +351,20 @@ impl Failover {
         let cause = seen.cause?;
         let proven = proves_dead_hardware(cause.code);
         let entered = self.kept.entered?;
+        let held_until = entered + seen.settings.hold;
+        if !proven && self.kept.follows == Some(Change::Configuration) {
+            // Capacity tells the cloud all the same.
+            self.wake(Some(held_until));
+            self.held_back = (now.moment >= held_until).then(|| {
+                format!(
+                    "{} began right after the configuration changed; `sideline maintenance on` drains it all the same",
+                    cause.code
+                )
+            });
+            return None;
+        }
         if self.kept.claim.is_none() {
-            let claims_at = entered + guard::spread(proven, seen, now);
+            let claims_at = entered + self.spread(proven, seen);
             if now.moment < claims_at {
                 self.wake(Some(claims_at));
                 return None;
@@ -406,7 +372,6 @@ impl Failover {
             self.kept.stamp(cause.code.to_string(), now);
         }
         self.renew_claim(seen, now);
-        let held_until = entered + seen.settings.hold;
         if !proven && now.moment < held_until {
             self.wake(Some(held_until));
             return None;

@@ -73,7 +73,7 @@ pub struct Judge {
     agent: AgentMemory,
     failover: Failover,
     /// Checksum of configuration and version.
-    settings: u32,
+    settings: Option<u32>,
     /// When they last became other than they were.
     configured: Option<Moment>,
     started: Moment,
@@ -106,7 +106,7 @@ impl Judge {
             ),
             agent: AgentMemory::default(),
             failover: Failover::new(memory.failover.clone()),
-            settings: memory.settings.unwrap_or_default(),
+            settings: memory.settings,
             configured: memory.configured,
             started: now,
             settled: false,
@@ -134,9 +134,9 @@ impl Judge {
         let mut checksum = crc32fast::Hasher::new();
         checksum.update(&written);
         checksum.update(self.node.agent.as_bytes());
-        let settings = checksum.finalize();
-        if settings != self.settings {
-            self.settings = settings;
+        let before = self.settings.replace(checksum.finalize());
+        // A node's first settings are no change.
+        if before.is_some() && before != self.settings {
             self.configured = Some(now);
         }
     }
@@ -158,7 +158,7 @@ impl Judge {
         let changed = memory.seq != self.seq
             || memory.available != available
             || memory.failover != *self.failover.kept()
-            || memory.settings != Some(self.settings)
+            || memory.settings != self.settings
             || memory.configured != self.configured
             || memory.inventory != self.gpus.inventory
             || memory.links != self.gpus.levels.links
@@ -172,7 +172,7 @@ impl Judge {
             memory.seq = self.seq;
             memory.available = available;
             memory.failover.clone_from(self.failover.kept());
-            memory.settings = Some(self.settings);
+            memory.settings = self.settings;
             memory.configured = self.configured;
             memory.inventory.clone_from(&self.gpus.inventory);
             memory.links.clone_from(&self.gpus.levels.links);
@@ -258,7 +258,8 @@ impl Judge {
                 cause: failover::cause(self.findings.open()),
                 place: around.place.as_ref(),
                 ecs: &around.ecs,
-                changed: self.configured.max(self.gpus.driver_changed),
+                configured: self.configured,
+                driver_changed: self.gpus.driver_changed,
                 settings: &config.failover,
             },
             now,

@@ -28,7 +28,7 @@ const AGENT_STARTS: Duration = Duration::from_secs(60);
 
 /// One thing to ask of ECS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Call {
+pub enum Call {
     /// How the node's own container instance stands.
     Look,
     /// How many of the cluster are out of service.
@@ -45,7 +45,7 @@ pub(super) enum Call {
 
 impl Call {
     /// Whether it changes nothing, so that it can be broken off.
-    pub(super) fn only_reads(&self) -> bool {
+    pub fn only_reads(&self) -> bool {
         match self {
             Call::Look | Call::Count => true,
             Call::Claim(_) | Call::Unclaim | Call::Drain | Call::Activate => false,
@@ -59,7 +59,7 @@ impl Call {
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// This call, at once.
     Call(Call),
     /// Nothing before this moment.
@@ -70,7 +70,7 @@ pub(super) enum Next {
 
 /// What a call has brought.
 #[derive(Debug, Clone)]
-pub(super) enum Answer {
+pub enum Answer {
     /// How the own container instance stands.
     Own(Own),
     /// A count, and the own container instance as it was in it.
@@ -81,7 +81,7 @@ pub(super) enum Answer {
 
 /// Everything that it is decided by.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub struct Plan {
     want: Want,
     place: Option<Place>,
     /// What was seen.
@@ -102,7 +102,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Nothing is wanted yet. `stretch`, around 1, is this node's own, so that not all look in the same minute.
-    pub(super) fn new(stretch: f64) -> Self {
+    pub fn new(stretch: f64) -> Self {
         Plan {
             want: Want::Nothing,
             place: None,
@@ -117,22 +117,22 @@ impl Plan {
     }
 
     /// What was seen.
-    pub(super) fn view(&self) -> &EcsView {
+    pub fn view(&self) -> &EcsView {
         &self.view
     }
 
     /// Where the container instance is, as far as it is known.
-    pub(super) fn place(&self) -> Option<&Place> {
+    pub fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
 
     /// Whether something is wanted at all.
-    pub(super) fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         self.want != Want::Nothing
     }
 
     /// Takes in what is wanted, and where. True where what is being read is of no more use.
-    pub(super) fn take(&mut self, want: &Want, place: Option<&Place>, now: Moment) -> bool {
+    pub fn take(&mut self, want: &Want, place: Option<&Place>, now: Moment) -> bool {
         let is_other = discriminant(want) != discriminant(&self.want);
         let is_elsewhere = match (&self.place, place) {
             (Some(old), Some(new)) => {
@@ -169,7 +169,7 @@ impl Plan {
     }
 
     /// What to do next.
-    pub(super) fn next(&self, now: Moment) -> Next {
+    pub fn next(&self, now: Moment) -> Next {
         match (self.lost, &self.failed) {
             (Some(_), _) if self.view.trouble.is_some() => Next::Rest,
             (Some(since), _) => Next::Wait(since + AGENT_STARTS),
@@ -257,7 +257,7 @@ impl Plan {
     }
 
     /// Takes in what a call has brought that was made at `asked`.
-    pub(super) fn answered(&mut self, call: &Call, answer: Answer, asked: Moment, now: Moment) {
+    pub fn answered(&mut self, call: &Call, answer: Answer, asked: Moment, now: Moment) {
         match answer {
             Answer::Own(own) => self.see(own, asked),
             Answer::Counted(cluster, own) => {
@@ -332,7 +332,7 @@ impl Plan {
     }
 
     /// Takes in that a call has failed, and when it may be tried again.
-    pub(super) fn failed(&mut self, call: Call, trouble: Trouble, until: Moment) {
+    pub fn failed(&mut self, call: Call, trouble: Trouble, until: Moment) {
         // It may have arrived all the same.
         self.unsure |= trouble.kind == TroubleKind::Unreachable && !call.only_reads();
         self.view.trouble = Some(trouble);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::kept::Change;
 use super::{Failover, Seen};
 use crate::config::FailoverMode;
 use crate::domain::ecs::{Claim, Cluster, Out, SETTLED};
@@ -13,24 +14,16 @@ use crate::domain::phase;
 /// A count that is older says nothing of now.
 const COUNT_LASTS: Duration = Duration::from_secs(60);
 
-/// Findings on several nodes belong together that were claimed within this time.
-const TOGETHER: SignedDuration = SignedDuration::from_mins(10);
-
-/// After a change that reached every node, all may fail in one second: their claims are spread over this time.
+/// After a change that reached many nodes, many may fail in one second: their claims are spread over this time.
 const SPREAD: Duration = Duration::from_secs(600);
 
-/// How long a node waits with its claim, so that a bad change for ten thousand does not call ECS ten thousand times in
-/// one second, and the first to claim is seen by the others.
-pub(super) fn spread(proven: bool, seen: Seen<'_>, now: Now) -> Duration {
-    let recent = |at: &Moment| now.moment - *at < seen.settings.changes;
-    let changed = seen.changed.filter(recent).is_some();
-    match seen.place {
-        Some(place) if changed && !proven => {
-            let within = SPREAD.min(seen.settings.changes);
-            phase::of(&place.container_instance, within)
-        }
-        Some(_) | None => Duration::ZERO,
+/// The change that trouble which begins now follows so soon that it may be the culprit.
+pub(super) fn follows(seen: Seen<'_>, now: Now) -> Option<Change> {
+    let recent = |at: Option<Moment>| at.is_some_and(|at| now.moment - at < seen.settings.changes);
+    if recent(seen.configured) {
+        return Some(Change::Configuration);
     }
+    recent(seen.driver_changed).then_some(Change::Driver)
 }
 
 /// Why there is no drain now.
@@ -52,6 +45,17 @@ impl Guard {
 }
 
 impl Failover {
+    /// How long a node waits with its claim, so that a bad driver for thousands does not call ECS thousands of times in
+    /// one second, and the first to claim is seen by the others.
+    pub(super) fn spread(&self, proven: bool, seen: Seen<'_>) -> Duration {
+        match seen.place {
+            Some(place) if !proven && self.kept.follows.is_some() => {
+                phase::of(&place.container_instance, SPREAD)
+            }
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+
     /// Stamps the claim anew where ECS took long to take it: others may have counted without it, so that its place in
     /// the order would be a lie.
     pub(super) fn renew_claim(&mut self, seen: Seen<'_>, now: Now) {
@@ -82,24 +86,13 @@ impl Failover {
         }
         let cluster = self.count(proven, seen, now)?;
         let claim = self.kept.claim.as_ref().ok_or_else(Guard::default)?;
-        let changes = seen.settings.changes;
-        let changed = seen.changed.filter(|at| now.moment - *at < changes);
-        if let Some(changed) = changed {
-            let others = cluster
-                .out
-                .iter()
-                .filter(|out| together(out, claim))
-                .count();
-            if others > 0 {
-                let minutes = (now.moment - changed).as_secs() / 60;
-                return Err(Guard {
-                    why: Some(format!(
-                        "{others} other nodes have {} too, and driver or configuration changed here {minutes} min ago",
-                        claim.cause
-                    )),
-                    due: Some(changed + changes),
-                });
-            }
+        let alike = |out: &&Out| together(out, claim, seen.settings.changes);
+        let others = cluster.out.iter().filter(alike).count();
+        if others > 0 && self.kept.follows.is_some() {
+            return Err(Guard::because(format!(
+                "{others} other nodes have {} too, which began here right after a change of driver or configuration",
+                claim.cause
+            )));
         }
         let own = seen.place.map_or("", |place| &place.container_instance);
         let out = cluster
@@ -152,9 +145,11 @@ fn is_before(out: &Out, ours: (Timestamp, &str)) -> bool {
     claim.is_some_and(|claim| (claim.at, out.arn.as_str()) < ours)
 }
 
-/// Whether another node has the same trouble at the same time.
-fn together(out: &Out, ours: &Claim) -> bool {
-    let near = |at: Timestamp| at.duration_since(ours.at).abs() <= TOGETHER;
-    let same = |claim: &Claim| claim.cause == ours.cause && near(claim.at);
+/// Whether another node has had the same trouble since at most so long before or after.
+fn together(out: &Out, ours: &Claim, within: Duration) -> bool {
+    let same = |claim: &Claim| {
+        let apart = claim.at.duration_since(ours.at);
+        claim.cause == ours.cause && apart.unsigned_abs() <= within
+    };
     out.claim.as_ref().is_some_and(same)
 }

@@ -25,6 +25,8 @@ pub struct Kept {
     pub(super) stamped: Option<Moment>,
     /// A claim that this node has taken back. It may be seen for a while yet.
     pub(super) given_up: Option<Claim>,
+    /// The change that the trouble of now began right after. Decided once: neither time nor a roll-back alters it.
+    pub(super) follows: Option<Change>,
     /// ECS has been seen to be where this node wanted it: DRAINING, with a claim.
     pub(super) took_hold: bool,
     /// Somebody has set the node ACTIVE again that was drained: not once more for the same trouble.
@@ -76,6 +78,16 @@ impl Kept {
         self.claim = Some(Claim::new(cause, now.wall));
         self.stamped = Some(now.moment);
     }
+}
+
+/// A change that trouble may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Change {
+    /// It breaks no hardware, and what is wrong here may be wrong on every node.
+    Configuration,
+    /// Another driver was loaded.
+    Driver,
 }
 
 /// Out of service by hand.

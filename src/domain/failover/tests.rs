@@ -129,7 +129,8 @@ struct Run {
     failover: Failover,
     settings: Settings,
     world: World,
-    changed: Option<Moment>,
+    configured: Option<Moment>,
+    driver_changed: Option<Moment>,
     second: u64,
     told: String,
 }
@@ -140,7 +141,8 @@ impl Run {
             failover: Failover::default(),
             settings,
             world,
-            changed: None,
+            configured: None,
+            driver_changed: None,
             second: 100,
             told: String::new(),
         }
@@ -192,7 +194,8 @@ impl Run {
                 cause: cause.as_ref(),
                 place: Some(&place),
                 ecs: &ecs,
-                changed: self.changed,
+                configured: self.configured,
+                driver_changed: self.driver_changed,
                 settings: &self.settings,
             };
             for step in self.failover.decide(seen, now) {
@@ -379,28 +382,53 @@ fn what_cannot_be_counted_is_not_drained() {
 }
 
 #[test]
-fn a_change_that_may_be_the_culprit_drains_nobody() {
+fn a_driver_that_may_be_the_culprit_drains_nobody() {
     // Changed so long before the fault; the other's trouble, and how many seconds after ours; whether the node drains.
     for (ago, other, may) in [
-        (60, Some(("gpu.hung", -600)), false),
+        (60, Some(("gpu.hung", -1_800)), false),
         (60, Some(("gpu.hung", 0)), false),
-        (60, Some(("gpu.hung", 600)), false),
-        (60, Some(("gpu.hung", 601)), true),
+        (60, Some(("gpu.hung", 1_800)), false),
+        (60, Some(("gpu.hung", 1_801)), true),
         (60, Some(("gpu.lost", 0)), true),
         (60, None, true),
         (1_800, Some(("gpu.hung", 1)), true),
     ] {
         let mut run = Run::new(settings(), World::of(10));
         run.second = 3_000;
-        run.changed = Some(Moment::after_boot(Duration::from_secs(3_000 - ago)));
+        run.driver_changed = Some(Moment::after_boot(Duration::from_secs(3_000 - ago)));
         // After a change a node waits for its turn to claim.
         let waits = (0..700).take_while(|_| run.go("f") == "h" && run.world.calls.is_empty());
         assert_eq!(waits.count() > 10, ago == 60, "{ago}");
         let ours = run.world.ecs.claimed.clone().unwrap().0.at.as_second();
         let other = other.map(|(cause, after)| (cause, ours - 1_000_000 + after));
         run.world.out = vec![out("/z", false, other)];
-        let stood = run.go("ffffffff");
+        // However long it lasts.
+        let stood = run.go(&"f".repeat(2_000));
         assert_eq!(stood.contains('g'), may, "{ago} {other:?}: {stood}");
+    }
+}
+
+#[test]
+fn a_configuration_that_may_be_the_culprit_drains_nobody() {
+    // Changed so long before the fault, and whether it proves dead hardware; whether the node drains.
+    for (ago, seen, may) in [
+        (0, "f", false),
+        (1_799, "f", false),
+        (1_801, "f", true),
+        (60, "F", true),
+    ] {
+        let mut run = Run::new(settings(), World::of(10));
+        run.second = 3_000;
+        run.configured = Some(Moment::after_boot(Duration::from_secs(3_001 - ago)));
+        let stood = run.go(&seen.repeat(2_000));
+        assert_eq!(stood.contains('g'), may, "{ago} {seen}");
+        assert_eq!(run.failover.held_back().is_none(), may, "{ago} {seen}");
+        assert_eq!(run.world.calls.is_empty(), !may, "ECS is not even asked");
+        // Rolled back, which is one more change, it is no more drained than before, and well again it is.
+        run.configured = Some(run.now().moment);
+        let stood = run.go(&(seen.repeat(9) + "HHHHHH"));
+        assert!(!stood.contains('g'), "{ago} {seen}");
+        assert!(stood.ends_with('I'), "{ago} {seen}: {stood}");
     }
 }
 

@@ -1,8 +1,10 @@
-//! How long from a line in the kernel log to the broker's subscriber, and to CloudWatch: `cargo bench --bench latency`.
+//! How long from a line in the kernel log to the broker's subscriber, to CloudWatch and to the drain in ECS:
+//! `cargo bench --bench latency`.
 //!
-//! The agent is the real one with its usual intervals; broker and CloudWatch are on this machine, so what is measured is
-//! the agent, the kernel's inotify and loopback, not a field's uplink. Each time Xid 79 makes a healthy node failing,
-//! and a driver that is loaded afresh makes it healthy again.
+//! The agent is the real one with its usual intervals; broker, CloudWatch and ECS are on this machine, so what is measured
+//! is the agent, the kernel's inotify and loopback, not a field's uplink. Each time Xid 79 makes the healthy node of an
+//! agent that has just started failing. It proves dead hardware, so that the node drains without a hold: a claim, a count
+//! of the cluster and the drain.
 #![expect(clippy::print_stdout, reason = "it tells what it measured")]
 
 #[path = "../tests/servers/aws.rs"]
@@ -21,46 +23,43 @@ mod mqtt;
 #[path = "../tests/agent/plan.rs"]
 mod plan;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::Value;
-use tokio::time::{MissedTickBehavior, interval};
+use serde_json::{Value, json};
 
+use aws::Call;
+use aws::ecs::Cluster;
 use field::Field;
 use plan::{Plan, all_is_well, xid};
 
 const REPETITIONS: usize = 100;
 
+/// The cluster's external nodes.
+const NODES: usize = 20;
+
 /// The first ones open connections and fill caches.
 const WARM_UP: usize = 5;
 
-/// Four journal entries a repetition: below the relay's 20 a second, and no multiple of the agent's own rhythms.
-const PAUSE: Duration = Duration::from_millis(310);
-
-/// Forgets what was said of the GPUs.
-const FRESH_DRIVER: &str = "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  535.161.07";
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let plan = Plan::new()
+    let mut plan = Plan::new()
         .set("host.every", "10s")
         .set("gpu.every", "10s")
-        .set("judge.recover_after", "0s")
-        .set("cloudwatch.period", "60s");
-    let field = Field::start(plan).await;
+        .set("cloudwatch.period", "60s")
+        .set("failover.mode", "drain");
+    plan.gpus = json!({"gpus": [{"preset": "l4"}]});
+    let mut field = Field::without_agent(plan).await;
     let cloud = field.cloud().await;
     field.stats(all_is_well());
-    field.until_state("healthy").await;
 
-    let (mut relayed, mut put) = (Vec::new(), Vec::new());
-    let mut beat = interval(PAUSE);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut relayed, mut put, mut drained) = (Vec::new(), Vec::new(), Vec::new());
     for repetition in 1..=WARM_UP + REPETITIONS {
-        beat.tick().await;
-        let told = field.aws.log().requests.len();
+        begin(&mut field).await;
+        let log = field.aws.log();
+        let (told, asked) = (log.requests.len(), log.calls.len());
         let written = Timestamp::now();
-        field.kernel_says(&xid(79));
+        field.kernel_says(&xid(79).replace("0000:02:00", "0000:01:00"));
 
         let opened =
             |event: &Value| event["kind"] == "finding_opened" && event["code"] == "gpu.xid.79";
@@ -70,47 +69,30 @@ async fn main() {
             .await;
         let message = messages.iter().rev().find(|one| opened(&one.json()));
         let failing = |one: &aws::Datum| one.name == "Health" && one.values == [2.0];
+        let tells = |request: &&Arc<aws::Request>| request.data.iter().any(failing);
+        let drains = |call: &&Call| call.body["status"] == "DRAINING";
         let log = field
             .aws
             .until(|log| {
-                log.requests
-                    .iter()
-                    .skip(told)
-                    .any(|one| one.data.iter().any(failing))
+                log.requests[told..].iter().any(|one| tells(&one))
+                    && log.calls[asked..].iter().any(|one| drains(&one))
             })
             .await;
-        let request = log
-            .requests
-            .iter()
-            .skip(told)
-            .find(|one| one.data.iter().any(failing));
+        let request = log.requests[told..].iter().find(tells);
+        let drain = log.calls[asked..].iter().find(drains);
         if repetition > WARM_UP {
             relayed.push(millis(written, message.expect("it was counted").at));
             put.push(millis(written, request.expect("it was found").at));
+            drained.push(millis(written, drain.expect("it was found").at));
         }
-
-        field.kernel_says(FRESH_DRIVER);
-        let healthy = |event: &Value| event["kind"] == "verdict" && event["state"] == "healthy";
-        let count = |all: &[mqtt::Message]| all.iter().filter(|one| healthy(&one.json())).count();
-        cloud
-            .until("health", |all| count(all) == repetition + 1)
-            .await;
-        let well = |one: &aws::Datum| one.name == "Health" && one.values == [0.0];
-        field
-            .aws
-            .until(|log| {
-                log.requests
-                    .iter()
-                    .skip(told)
-                    .any(|one| one.data.iter().any(well))
-            })
-            .await;
+        assert!(field.stop().await.success());
     }
     println!("{REPETITIONS} times Xid 79, from before the line is written; milliseconds");
     println!("{:<44} {:>7} {:>7} {:>7}", "until", "p50", "p99", "max");
     for (what, mut times) in [
         ("the relay's event is with a subscriber", relayed),
         ("PutMetricData with Health = 2 arrives", put),
+        ("UpdateContainerInstancesState arrives", drained),
     ] {
         times.sort_by(f64::total_cmp);
         let rank = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
@@ -121,6 +103,30 @@ async fn main() {
             rank(100)
         );
     }
+}
+
+/// A node that remembers nothing starts, is healthy and has told so, in a cluster where all is well.
+async fn begin(field: &mut Field) {
+    let mut yard = Cluster::named("yard");
+    let own = yard.register("own");
+    for other in 1..NODES {
+        yard.register(&other.to_string());
+    }
+    field.aws.serve_cluster(yard, &own);
+    let _ = std::fs::remove_dir_all(field.path("state"));
+    field.write("kernel.log", "");
+    let told = field.aws.log().requests.len();
+    field.start_agent().await;
+    let well = |report: &Value| {
+        report["verdict"]["state"] == "healthy" && report["outlets"][3]["last_success"].is_string()
+    };
+    field.until("health and a place", well).await;
+    let healthy = |one: &aws::Datum| one.name == "Health" && one.values == [0.0];
+    let tells = |request: &Arc<aws::Request>| request.data.iter().any(healthy);
+    field
+        .aws
+        .until(|log| log.requests[told..].iter().any(tells))
+        .await;
 }
 
 fn millis(from: Timestamp, to: Timestamp) -> f64 {

@@ -16,10 +16,12 @@ mod tests;
 
 use std::time::Duration;
 
+use super::capacity::capacity;
 use super::ecs::{Claim, EcsView, Own, Place, Status, Want};
 use super::finding::{Code, Finding, Severity};
 use super::moment::{Moment, Now};
 use super::report::{self, Because, Capacity, DrillReport, FailoverState, State};
+use crate::config::units::format_duration;
 use crate::config::{Failover as Settings, FailoverMode};
 use jiff::{SignedDuration, Timestamp};
 
@@ -45,8 +47,8 @@ pub struct Seen<'a> {
     pub verdict: State,
     /// What the hardware can carry, by the verdict alone.
     pub carries: Capacity,
-    /// The finding that speaks most for leaving: failing, one that proves dead hardware first.
-    pub cause: Option<&'a Finding>,
+    /// The finding that speaks for leaving, if one does.
+    pub cause: Option<Cause<'a>>,
     /// Where this node stands in ECS.
     pub place: Option<&'a Place>,
     /// What was seen in ECS.
@@ -104,15 +106,36 @@ enum Need {
     Unclear,
 }
 
-/// The finding to be drained for: one that proves dead hardware before all others.
-pub fn cause<'a>(open: impl Iterator<Item = &'a Finding>) -> Option<&'a Finding> {
-    open.filter(|finding| finding.severity == Severity::Failing)
-        .min_by_key(|finding| (!proves_dead_hardware(finding.code), finding.code))
+/// Why a node should be drained.
+#[derive(Debug, Clone, Copy)]
+pub struct Cause<'a> {
+    /// The finding.
+    pub finding: &'a Finding,
+    /// No waiting can make it better: `failover.hold` is skipped.
+    pub proven: bool,
 }
 
-/// Whether no waiting can make it better: `failover.hold` is skipped.
-#[must_use]
-pub const fn proves_dead_hardware(code: Code) -> bool {
+impl<'a> Cause<'a> {
+    /// The first failing finding of those that are open. It is proven only where dead hardware alone leaves nothing to
+    /// carry: a card that is gone proves nothing of one that is merely hot.
+    pub fn of(
+        open: impl Iterator<Item = &'a Finding> + Clone,
+        slots: u32,
+        gpus: usize,
+    ) -> Option<Self> {
+        let failing = open.filter(|finding| finding.severity == Severity::Failing);
+        let dead = failing.clone().filter(|finding| is_dead(finding.code));
+        let left = capacity(State::Failing, slots, gpus, dead.clone(), Some(slots));
+        let proven = left.available == 0;
+        let finding = failing
+            .filter(|finding| is_dead(finding.code) == proven)
+            .min_by_key(|finding| finding.code)?;
+        Some(Cause { finding, proven })
+    }
+}
+
+/// Whether a finding proves that hardware is dead.
+const fn is_dead(code: Code) -> bool {
     matches!(
         code,
         Code::GpuXid(64 | 79) | Code::GpuLost | Code::GpuRowRemapFailed
@@ -326,7 +349,7 @@ impl Failover {
         if need != Need::Away || self.kept.overruled {
             return None;
         }
-        let cause = seen.cause?;
+        let cause = seen.cause?.finding;
         self.kept.follows = guard::follows(seen, now);
         Some((
             FailoverState::Holding,
@@ -348,19 +371,23 @@ impl Failover {
             }
             Need::Away => {}
         }
-        let cause = seen.cause?;
-        let proven = proves_dead_hardware(cause.code);
+        let Cause {
+            finding: cause,
+            proven,
+        } = seen.cause?;
         let entered = self.kept.entered?;
         let held_until = entered + seen.settings.hold;
         if !proven && self.kept.follows == Some(Change::Configuration) {
             // Capacity tells the cloud all the same.
-            self.wake(Some(held_until));
-            self.held_back = (now.moment >= held_until).then(|| {
-                format!(
-                    "{} began right after the configuration changed; `sideline maintenance on` drains it all the same",
-                    cause.code
-                )
-            });
+            match now.moment < held_until {
+                true => self.wake(Some(held_until)),
+                false => {
+                    let code = cause.code;
+                    self.held_back = Some(format!(
+                        "{code} began right after the configuration changed"
+                    ));
+                }
+            }
             return None;
         }
         if self.kept.claim.is_none() {
@@ -433,7 +460,7 @@ impl Failover {
         let over = self.kept.entered? + seen.settings.probation;
         match need {
             Need::Away => {
-                let code = seen.cause.map(|cause| cause.code.to_string());
+                let code = seen.cause.map(|cause| cause.finding.code.to_string());
                 return Some((FailoverState::Drained, code.unwrap_or_default()));
             }
             Need::Unclear => {
@@ -449,7 +476,7 @@ impl Failover {
             self.wake(Some(over));
             return None;
         }
-        let why = format!("sound for {:?}", seen.settings.probation);
+        let why = format!("sound for {}", format_duration(seen.settings.probation));
         Some((FailoverState::InService, why))
     }
 

@@ -227,7 +227,7 @@ impl Findings {
     }
 
     /// The open findings, by code and subject.
-    pub fn open(&self) -> impl Iterator<Item = &Finding> {
+    pub fn open(&self) -> impl Iterator<Item = &Finding> + Clone {
         self.tracks
             .values()
             .filter(|track| matches!(track.phase, Phase::Open | Phase::Closing(_)))

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use super::capacity::capacity;
 use super::correlate::{self, Circumstances};
 use super::ecs::{EcsView, Place, Want};
-use super::failover::{self, Failover, Step};
+use super::failover::{self, Cause, Failover, Step};
 use super::findings::{Change, Findings, Found};
 use super::inventory::{self, Accepted};
 use super::memory::Memory;
@@ -255,7 +255,7 @@ impl Judge {
             failover::Seen {
                 verdict: state,
                 carries,
-                cause: failover::cause(self.findings.open()),
+                cause: Cause::of(self.findings.open(), slots, gpus),
                 place: around.place.as_ref(),
                 ecs: &around.ecs,
                 configured: self.configured,

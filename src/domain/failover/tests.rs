@@ -178,6 +178,10 @@ impl Run {
                 mark => panic!("{mark}"),
             };
             let cause = cause.map(finding);
+            let cause = cause.as_ref().map(|finding| Cause {
+                finding,
+                proven: mark == 'F',
+            });
             let place = Place {
                 cluster: "yard".to_owned(),
                 container_instance: OWN.to_owned(),
@@ -191,7 +195,7 @@ impl Run {
                     available,
                     because: (available < 18).then_some(Because::Verdict),
                 },
-                cause: cause.as_ref(),
+                cause,
                 place: Some(&place),
                 ecs: &ecs,
                 configured: self.configured,
@@ -217,6 +221,8 @@ impl Run {
                 FailoverState::Probation => 'p',
                 FailoverState::Maintenance => 'm',
             });
+            let due = self.failover.due();
+            assert!(due.is_none_or(|due| due > now.moment), "{mark}: {due:?}");
             let want = self.failover.want().clone();
             self.world.act(&want, now.moment);
         }
@@ -249,6 +255,34 @@ fn from_service_to_drained_and_back() {
     check("HfffffffffffHHHHHHH", "IhhhhhhgggDDppppIII", "+D-A");
     // A fault that proves dead hardware waits only for the count.
     check("HFFFFFF", "IhgggDD", "+D");
+}
+
+#[test]
+fn dead_is_only_what_is_dead() {
+    let of = |code, card: &str| Finding {
+        subject: Subject::Gpu(card.into()),
+        ..finding(code)
+    };
+    let (lost, hot, xid) = (Code::GpuLost, Code::GpuHot, Code::GpuXid(79));
+    // What is open, of so many cards; the finding to be drained for, and whether it proves anything.
+    for (open, cards, expected) in [
+        (vec![], 2, None),
+        (vec![of(hot, "a")], 1, Some((hot, false))),
+        (vec![of(lost, "a")], 1, Some((lost, true))),
+        (vec![of(lost, "a"), of(xid, "b")], 2, Some((xid, true))),
+        // One card is dead; that the other is hot proves nothing.
+        (vec![of(lost, "a"), of(hot, "b")], 2, Some((hot, false))),
+        (vec![of(lost, "a"), of(hot, "a")], 1, Some((lost, true))),
+        (
+            vec![finding(Code::HostFsReadonly), of(lost, "a")],
+            2,
+            Some((Code::HostFsReadonly, false)),
+        ),
+    ] {
+        let cause = Cause::of(open.iter(), 18, cards);
+        let cause = cause.map(|cause| (cause.finding.code, cause.proven));
+        assert_eq!(cause, expected, "{open:?} of {cards}");
+    }
 }
 
 #[test]

@@ -17,8 +17,8 @@ demo:
 
 # generated files: the sample configuration and its schema
 generate:
+    cargo run --quiet --example schema > config/sideline.schema.json.new && mv config/sideline.schema.json.new config/sideline.schema.json
     cargo run --quiet -- config defaults > config/sideline.toml.new && mv config/sideline.toml.new config/sideline.toml
-    cargo run --quiet -- config schema > config/sideline.schema.json.new && mv config/sideline.schema.json.new config/sideline.schema.json
 
 # one fuzz target for so many seconds (nightly compiler, `cargo install cargo-fuzz --locked`); new inputs go to fuzz/found
 fuzz TARGET SECONDS="300":

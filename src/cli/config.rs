@@ -110,7 +110,7 @@ pub fn run(command: ConfigCommand, file: Option<&Path>) -> anyhow::Result<ExitCo
             loaded.toml() + &timing::comments(&loaded.config)
         }
         ConfigCommand::Defaults => manual::sample(),
-        ConfigCommand::Schema => manual::schema(),
+        ConfigCommand::Schema => manual::schema().to_owned(),
         ConfigCommand::Cost(args) => price(load::load(file)?.config, args),
     };
     print(&text)?;

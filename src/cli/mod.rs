@@ -15,6 +15,7 @@ pub mod run;
 pub mod status;
 pub mod timing;
 
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -116,6 +117,16 @@ enum Probe {
 /// # Errors
 /// What the subcommand could not do, for a person.
 pub fn main() -> anyhow::Result<ExitCode> {
+    if let Some(library) = probe_of(std::env::args_os().skip(1)) {
+        crate::collect::gpus::probe::main(&library)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    command()
+}
+
+/// All that is not a probe, kept out of its stack.
+#[inline(never)]
+fn command() -> anyhow::Result<ExitCode> {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(told) => {
@@ -155,6 +166,21 @@ pub fn main() -> anyhow::Result<ExitCode> {
             crate::collect::gpus::probe::main(&library)?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// The library of a GPU probe, where the arguments are those that the agent starts one with. It stays beside the agent
+/// for ever, and the parser's tables would be the larger part of its memory.
+fn probe_of(arguments: impl Iterator<Item = OsString>) -> Option<String> {
+    let words: Option<Vec<String>> = arguments.map(|word| word.into_string().ok()).collect();
+    match words?.as_slice() {
+        [probe, gpus] if probe == "probe" && gpus == "gpus" => Some(String::new()),
+        [probe, gpus, flag, library]
+            if probe == "probe" && gpus == "gpus" && flag == "--library" =>
+        {
+            Some(library.clone())
+        }
+        _ => None,
     }
 }
 

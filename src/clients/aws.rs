@@ -226,19 +226,22 @@ mod tests {
         }
     }
 
-    /// Sends one datum to a server that answers so; returns the answer's status and what `answer_once` does.
-    async fn send_once(clock: &Clock, answer: &str) -> (u16, String, Vec<u8>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+    fn keys(clock: &Clock) -> NodeCredentials {
         let env = |name: &str| match name {
             "AWS_ACCESS_KEY_ID" => Some("AKIAX".to_owned()),
             "AWS_SECRET_ACCESS_KEY" => Some("secret".to_owned()),
             _ => None,
         };
-        let keys = NodeCredentials::new(&config::Aws::default(), env, clock.clone());
+        NodeCredentials::new(&config::Aws::default(), env, clock.clone())
+    }
+
+    /// Sends one datum to a server that answers so; returns the answer's status and what `answer_once` does.
+    async fn send_once(clock: &Clock, answer: &str) -> (u16, String, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
         let client = cloudwatch(
             "eu-west-1",
-            keys,
+            keys(clock),
             Some(url),
             clock.clone(),
             &Connections::default(),
@@ -252,6 +255,47 @@ mod tests {
         let error = sent.unwrap_err();
         let status = error.raw_response().unwrap().status().as_u16();
         (status, head, body)
+    }
+
+    #[tokio::test]
+    async fn a_json_call_is_signed_by_the_true_time() {
+        let clock = Clock::start(None);
+        clock.verify("2100-01-01T00:00:00Z".parse().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = json::Service {
+            name: "ssm",
+            target: "AmazonSSM",
+        };
+        let ways = Connections::default();
+        let ssm = json::Json::new(
+            service,
+            "eu-west-1",
+            keys(&clock),
+            Some(url),
+            clock.clone(),
+            ways,
+        );
+        let input = serde_json::json!({"Names": ["a"]});
+        let answer = "HTTP/1.1 200 OK\r\ndate: Wed, 01 Jan 2200 00:00:00 GMT\r\ncontent-length: 7\r\n\r\n{\"a\":1}";
+        let asked = ssm.call::<serde_json::Value>("GetParameters", &input);
+        let (answered, (head, body)) =
+            tokio::join!(asked, answer_once(listener, answer.to_owned()));
+        assert_eq!(answered, Ok(serde_json::json!({"a": 1})));
+        assert_eq!(body, input.to_string().as_bytes());
+        for part in [
+            "post / http/1.1",
+            "content-type: application/x-amz-json-1.1",
+            "x-amz-target: amazonssm.getparameters",
+            "x-amz-date: 21000101t0000",
+            "credential=akiax/21000101/eu-west-1/ssm/aws4_request",
+            "signedheaders=content-type;host;x-amz-date;x-amz-target",
+            "user-agent: sideline/",
+        ] {
+            assert!(head.contains(part), "{part} is not in {head}");
+        }
+        let learnt: Timestamp = "2200-01-01T00:00:00Z".parse().unwrap();
+        assert!(learnt <= clock.now().wall);
     }
 
     #[tokio::test]

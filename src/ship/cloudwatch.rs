@@ -29,6 +29,7 @@ use crate::config::{CloudWatch as Settings, Enabled};
 use crate::domain::judge::Judgement;
 use crate::domain::moment::{CLOCK_TOLERANCE, Moment, Now};
 use crate::domain::outbox::{Fate, Number, Rank, Want};
+use crate::domain::phase;
 use crate::domain::report::{EventKind, Outlet, OutletState, State};
 use crate::store::{Batch, Destination, Draft, Standing, Store, Turn};
 use answer::Refusal;
@@ -187,6 +188,13 @@ async fn step<T>(under_way: &mut Step<'_, T>) -> T {
 type Outcome = Result<(), (Refusal, String)>;
 
 impl CloudWatch {
+    /// The period of now; it ends at this node's own time, so that not all nodes call in the same second.
+    fn period(&self, now: Now) -> Period {
+        let settings = self.settings.clone();
+        let phase = phase::of(&self.source.node, settings.period);
+        Period::starting(settings, phase, now.wall)
+    }
+
     fn send(&self, items: &[Item]) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'static>> {
         let data = items.iter().map(|item| self.encode(item)).collect();
         let request = self
@@ -274,7 +282,7 @@ impl<'a> Desk<'a> {
         let now = ship.clock.now();
         Desk {
             ship,
-            period: Period::starting(ship.settings.clone(), now.wall),
+            period: ship.period(now),
             latest: None,
             told: State::Unknown,
             turn: Turn::new(Destination::CloudWatch, now),
@@ -314,9 +322,9 @@ impl<'a> Desk<'a> {
         let now = self.ship.clock.now();
         if let Some(latest) = self.latest.clone() {
             let age = self.oldest(now);
-            let (at, mut data) = self.period.finish(&latest.report, age, now.wall);
+            let (_, mut data) = self.period.finish(&latest.report, age, now.wall);
             data.retain(|datum| datum.name != CAPACITY);
-            self.put(Rank::Metric, at, None, &data);
+            self.put(Rank::Metric, now.wall, None, &data);
         }
     }
 
@@ -332,7 +340,7 @@ impl<'a> Desk<'a> {
                 let (at, data) = self.period.finish(&latest.report, age, now.wall);
                 self.put(Rank::Metric, at, Some(length), &data);
             }
-            None => self.period = Period::starting(self.period.settings().clone(), now.wall),
+            None => self.period = self.ship.period(now),
         }
     }
 

@@ -19,8 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Period {
     settings: Settings,
-    /// Start of the period that is being filled; aligned to its length since 1970.
-    start: Timestamp,
+    /// Where in the periods since 1970 this node's own end.
+    phase: Duration,
+    /// End of the period that is being filled.
+    end: Timestamp,
     samples: BTreeMap<(Scope, &'static str), Distribution>,
     sick: BTreeSet<Scope>,
     host_seen: Option<Moment>,
@@ -29,13 +31,15 @@ pub struct Period {
 }
 
 impl Period {
-    /// The period that `now` lies in.
+    /// The period that `now` lies in. Periods end `phase` after each multiple of their length since 1970: each of those
+    /// has one end in it, also across a restart.
     #[must_use]
-    pub fn starting(settings: Settings, now: Timestamp) -> Self {
-        let start = align(now, settings.period);
+    pub fn starting(settings: Settings, phase: Duration, now: Timestamp) -> Self {
+        let end = next_end(now, settings.period, phase);
         Period {
             settings,
-            start,
+            phase,
+            end,
             samples: BTreeMap::new(),
             sick: BTreeSet::new(),
             host_seen: None,
@@ -50,10 +54,10 @@ impl Period {
         &self.settings
     }
 
-    /// Whether the period is over. One that begins in the future does: the clock was put back.
+    /// Whether the period is over. One that begins in the future is, too: the clock was put back.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        now < self.start || now >= self.end()
+        now < self.start() || self.end <= now
     }
 
     /// Time until it is over.
@@ -62,13 +66,12 @@ impl Period {
         if self.is_over(now) {
             return Duration::ZERO;
         }
-        Duration::try_from(self.end().duration_since(now)).unwrap_or(Duration::ZERO)
+        Duration::try_from(self.end.duration_since(now)).unwrap_or(Duration::ZERO)
     }
 
-    fn end(&self) -> Timestamp {
-        self.start
-            .checked_add(self.settings.period)
-            .unwrap_or(self.start)
+    fn start(&self) -> Timestamp {
+        let start = self.end.checked_sub(self.settings.period);
+        start.unwrap_or(self.end)
     }
 
     /// Takes in what a report measured that the one before it had not.
@@ -94,8 +97,8 @@ impl Period {
         }
     }
 
-    /// Ends the period with the report that holds now and starts the next: the start of the one that has ended, and
-    /// its data in the order of importance.
+    /// Ends the period with the report that holds now and starts the next: the end of the one that has ended, and its
+    /// data in the order of importance.
     pub fn finish(
         &mut self,
         report: &Report,
@@ -103,8 +106,9 @@ impl Period {
         now: Timestamp,
     ) -> (Timestamp, Vec<Datum>) {
         self.fill_gaps(report);
+        let next = Self::starting(self.settings.clone(), self.phase, now);
         // After the clock was put back, what was measured belongs to now.
-        let at = self.start.min(align(now, self.settings.period));
+        let at = self.end.min(next.start());
         let available = f64::from(report.capacity.available);
         let health = f64::from(report.verdict.state.code());
         let mut data = vec![
@@ -126,7 +130,7 @@ impl Period {
             }
         }
         self.sick.clear();
-        self.start = align(now, self.settings.period);
+        self.end = next.end;
         (at, data)
     }
 
@@ -283,9 +287,12 @@ fn memory_used_percent(gpu: &Gpu) -> Option<f64> {
     Some(gpu.memory_used_bytes? as f64 * 100.0 / total as f64)
 }
 
-fn align(now: Timestamp, period: Duration) -> Timestamp {
-    let period = i64::try_from(period.as_secs()).unwrap_or(60).max(1);
-    Timestamp::from_second(now.as_second().div_euclid(period) * period).unwrap_or(now)
+/// The first end of a period after `now`.
+fn next_end(now: Timestamp, period: Duration, phase: Duration) -> Timestamp {
+    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(0);
+    let (period, phase) = (milliseconds(period).max(1), milliseconds(phase));
+    let over = (now.as_millisecond() - phase).div_euclid(period);
+    Timestamp::from_millisecond((over + 1) * period + phase).unwrap_or(now)
 }
 
 /// Values, in hundredths, and how often each was seen.
@@ -362,13 +369,14 @@ mod tests {
     #[test]
     fn a_period_is_over_at_its_end_and_when_the_clock_is_put_back() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let period = Period::starting(Settings::default(), at(3_610));
+        let phase = Duration::from_secs(20);
+        let period = Period::starting(Settings::default(), phase, at(3_630));
         for (now, left) in [
-            (3_600, 60),
-            (3_659, 1),
-            (3_660, 0),
+            (3_620, 60),
+            (3_679, 1),
+            (3_680, 0),
             (9_999, 0),
-            (3_599, 0),
+            (3_619, 0),
             (0, 0),
         ] {
             assert_eq!(period.left(at(now)), Duration::from_secs(left), "{now}");
@@ -377,10 +385,41 @@ mod tests {
     }
 
     #[test]
-    fn periods_are_aligned() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        for (now, period, start) in [(119, 60, 60), (120, 60, 120), (7, 5, 5), (301, 300, 300)] {
-            assert_eq!(align(at(now), Duration::from_secs(period)), at(start));
+    fn periods_end_at_the_nodes_own_time() {
+        for (now, period, phase, end) in [
+            (119_999, 60_000, 0, 120_000),
+            (120_000, 60_000, 0, 180_000),
+            (119_999, 60_000, 12_345, 132_345),
+            (132_344, 60_000, 12_345, 132_345),
+            (132_345, 60_000, 12_345, 192_345),
+            (7_000, 5_000, 4_999, 9_999),
+            (7_000, 1_000, 1, 7_001),
+        ] {
+            let [now, end] = [now, end].map(|at| Timestamp::from_millisecond(at).unwrap());
+            let [period, phase] = [period, phase].map(Duration::from_millis);
+            assert_eq!(next_end(now, period, phase), end);
+        }
+    }
+
+    /// Every minute since 1970 has one end in it, whenever the agent is started anew.
+    #[test]
+    fn a_restart_neither_repeats_nor_leaves_out_a_minute() {
+        let minute = Duration::from_secs(60);
+        for node in ["mi-0field", "mi-1field", "a", ""] {
+            let phase = crate::domain::phase::of(node, minute);
+            let mut now = Timestamp::from_second(600).unwrap();
+            for life in 0..1_000_i64 {
+                let end = Period::starting(Settings::default(), phase, now).end;
+                let number = |at: Timestamp| at.as_millisecond().div_euclid(60_000);
+                assert!((now..=now + minute).contains(&end), "{now} {end}");
+                assert!(number(end) - number(now) <= 1, "{now} {end}");
+                let again = now + Duration::from_millis(u64::try_from(life * 37 % 60_000).unwrap());
+                if again < end {
+                    let same = Period::starting(Settings::default(), phase, again);
+                    assert_eq!(same.end, end, "a restart at {again}");
+                }
+                now = end;
+            }
         }
     }
 }

@@ -84,7 +84,7 @@ pub struct Waiting {
     pub number: Number,
     /// What kind it is.
     pub rank: Rank,
-    /// When it happened, or its period began, by the clock of then.
+    /// When it happened, or its period ended, by the clock of then.
     pub at: Timestamp,
     /// Length of the period that it measures.
     pub period: Option<Duration>,

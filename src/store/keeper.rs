@@ -295,7 +295,7 @@ impl Keeper {
                 }
             }
             Destination::CloudWatch if row.period_ms > 0 => {
-                at = nearest(at, row.period_ms);
+                at = nearest(at, row.period_ms, row.wall_ms);
                 counts = row.rank == Rank::Metric && self.counts(at.as_millisecond(), row.number);
             }
             Destination::CloudWatch => {}
@@ -376,8 +376,10 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The start of a period that lies nearest: periods are aligned to their length since 1970.
-fn nearest(at: Timestamp, period_ms: i64) -> Timestamp {
-    let aligned = (at.as_millisecond() + period_ms / 2).div_euclid(period_ms) * period_ms;
-    Timestamp::from_millisecond(aligned).unwrap_or(at)
+/// The end of a period that lies nearest to `at`, where one is at `end_ms`: however the clock was set since, the ends
+/// stay a period apart, and where this node has them.
+fn nearest(at: Timestamp, period_ms: i64, end_ms: i64) -> Timestamp {
+    let phase = end_ms.rem_euclid(period_ms);
+    let whole = (at.as_millisecond() - phase + period_ms / 2).div_euclid(period_ms);
+    Timestamp::from_millisecond(whole * period_ms + phase).unwrap_or(at)
 }

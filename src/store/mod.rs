@@ -62,7 +62,7 @@ pub struct Draft {
     pub number: Option<Number>,
     /// What goes first when there is no more room.
     pub rank: Rank,
-    /// When it happened, or its period began.
+    /// When it happened, or its period ended.
     pub moment: Moment,
     /// The same, as far as it is known now.
     pub wall: Timestamp,
@@ -79,7 +79,7 @@ pub struct Record {
     pub number: Number,
     /// What kind it is.
     pub rank: Rank,
-    /// When it happened, as far as it is known now; the start of its period, aligned.
+    /// When it happened, or its period ended, as far as it is known now.
     pub at: Timestamp,
     /// How long ago that was; [`Duration::MAX`] before the machine started.
     pub age: Duration,
@@ -98,7 +98,7 @@ pub struct Turn {
     pub now: Now,
     /// What became of records that were handed out.
     pub settled: Vec<(Number, Fate)>,
-    /// Periods, by their start, and records that certainly have not counted for them.
+    /// Periods, by their end, and records that certainly have not counted for them.
     pub not_counted: Vec<(Timestamp, Number)>,
     /// What was handed out and is not settled waits again.
     pub hand_back: bool,

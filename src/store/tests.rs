@@ -158,7 +158,11 @@ fn a_period_counts_once() {
     let mut life = Life::start();
     life.put(Destination::CloudWatch, at(0), None, Rank::Metric);
     // The clock was put back: the same period once more.
-    life.put(Destination::CloudWatch, at(20), None, Rank::Metric);
+    let again = Draft {
+        wall: at(0).wall,
+        ..draft(at(20), None, Rank::Metric)
+    };
+    life.turn(Destination::CloudWatch, at(20), |turn| turn.put.push(again));
     life.put(Destination::CloudWatch, at(60), None, Rank::Metric);
     let taken = life.take(Destination::CloudWatch, at(70));
     assert_eq!(counts(&taken), [true, false, true]);
@@ -179,6 +183,24 @@ fn a_period_counts_once() {
         [true, false, false],
         "only who counted can say that it did not"
     );
+}
+
+#[test]
+fn a_period_keeps_the_nodes_own_time() {
+    // This node's minutes end at the 13th second.
+    let mut life = Life::start();
+    for second in [13, 73, 133] {
+        life.put(Destination::CloudWatch, at(second), None, Rank::Metric);
+    }
+    // By then the clock is known to have been 25 s slow.
+    let now = Now {
+        wall: at(225).wall,
+        ..at(200)
+    };
+    let taken = life.take(Destination::CloudWatch, now);
+    let ends: Vec<Timestamp> = taken.iter().map(|record| record.at).collect();
+    assert_eq!(ends, [at(13).wall, at(73).wall, at(133).wall]);
+    assert!(taken.iter().all(|record| record.counts));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Cameras from Frigate to the cloud, and the shape of what CloudWatch gets of them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
+use sideline::domain::phase;
 
 use crate::aws::{Datum, Log};
 use crate::cloud::{self, ESSENTIAL};
@@ -146,6 +148,10 @@ async fn a_period_is_one_zipped_request_with_the_contract_s_metrics_of_each_prof
             series.sort();
             series.dedup();
             assert_eq!(series.len(), data, "{profile}: one datum a series");
+            let second = Duration::from_secs(1);
+            let phase = phase::of("mi-0field", second).as_millis();
+            let within = request.data[0].timestamp.as_millisecond().rem_euclid(1_000);
+            assert_eq!(u128::try_from(within), Ok(phase), "the node's own time");
             for datum in &request.data {
                 assert_eq!(datum.timestamp, request.data[0].timestamp, "{profile}");
                 assert_eq!(datum.storage_resolution, Some(1), "{profile}");

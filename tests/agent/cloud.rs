@@ -43,14 +43,13 @@ pub(crate) fn data<'a>(log: &'a Log, name: &str) -> Vec<&'a Datum> {
     log.data().filter(|datum| datum.name == name).collect()
 }
 
-/// `Capacity` by the second that its period begins with.
+/// `Capacity` by the second that its period ends in.
 ///
 /// # Panics
 /// Where a period has two, or a datum that holds more than one sample.
 pub(crate) fn capacities(log: &Log) -> BTreeMap<i64, f64> {
     let mut periods = BTreeMap::new();
     for datum in data(log, "Capacity") {
-        assert_eq!(datum.timestamp.subsec_nanosecond(), 0, "{datum:?}");
         assert_eq!(datum.counts, [1.0], "one sample a node: {datum:?}");
         assert_eq!(datum.values.len(), 1, "{datum:?}");
         let twice = periods.insert(datum.timestamp.as_second(), datum.values[0]);

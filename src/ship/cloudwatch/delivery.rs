@@ -20,7 +20,7 @@ const DATUM_BYTES: (usize, usize) = (400, 18);
 pub(super) struct Item {
     /// The record.
     pub(super) number: Number,
-    /// Start of its period, or the time of the change.
+    /// End of its period, or the time of the change.
     pub(super) at: Timestamp,
     /// The datum.
     pub(super) datum: Datum,

@@ -70,7 +70,7 @@ async fn the_report() {
         );
         assert_eq!(
             keys(&report["failover"]).join(" "),
-            "mode state cluster container_instance"
+            "mode state cluster container_instance since until reason held_back drill"
         );
         assert_has(&report["host"], "cpu_percent memory_used_percent disks");
         let outlets = report["outlets"].as_array().expect("outlets");
@@ -171,13 +171,14 @@ async fn the_topics() {
         let expected = match rest {
             "status" if json["status"] == "online" => "v status boot session agent".to_owned(),
             "status" => "v status boot session".to_owned(),
-            "health" => format!("{head} state since reasons slots available"),
+            "health" => format!("{head} state since reasons slots available because failover"),
             "event" => {
                 let kind = json["kind"].as_str().expect("a kind").to_owned();
                 let more = match kind.as_str() {
                     "finding_opened" | "finding_closed" => finding,
                     "verdict" => "state was reasons slots available",
                     "camera" => "cam state was reason",
+                    "failover" => "what mode state was reason until slots",
                     "agent" => "what agent",
                     other => panic!("{other}"),
                 };

@@ -23,6 +23,9 @@ use plan::{Answer, Call, Next, Plan};
 /// Longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
+/// A look that nothing hangs on waits so many times as long: behind a carrier's fault, thousands wait for the same uplink.
+pub const PATIENCE: u32 = 8;
+
 /// How far the time between two looks differs among nodes.
 const SPREAD: f64 = 1.0 / 6.0;
 
@@ -171,7 +174,12 @@ impl<'a> Desk<'a> {
                 }
             }
             Err(trouble) => {
-                let until = now.moment + self.backoff.pause();
+                let patience = if self.plan.is_routine(&call) {
+                    PATIENCE
+                } else {
+                    1
+                };
+                let until = now.moment + self.backoff.pause() * patience;
                 self.plan.failed(call, trouble, until);
             }
         }

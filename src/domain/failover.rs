@@ -376,7 +376,12 @@ impl Failover {
             proven,
         } = seen.cause?;
         let entered = self.kept.entered?;
-        let held_until = entered + seen.settings.hold;
+        let hold = match self.kept.follows {
+            // The first on whom a bad driver falls sees nobody else yet.
+            Some(Change::Driver) => seen.settings.hold.max(seen.settings.changes),
+            Some(Change::Configuration) | None => seen.settings.hold,
+        };
+        let held_until = entered + hold;
         if !proven && self.kept.follows == Some(Change::Configuration) {
             // Capacity tells the cloud all the same.
             match now.moment < held_until {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The last part of a period is left free: what is sent then comes too late for who looks at the period's end.
-const SPREAD_OVER: f64 = 0.75;
+const SPREAD_OVER: f64 = 0.9;
 
 /// The node's place in the period, by the checksum of its id: always the same, and spread evenly over many nodes.
 #[must_use]
@@ -23,11 +23,11 @@ mod tests {
         for number in 0..10_000 {
             let node = format!("mi-{number:017x}");
             let phase = of(&node, minute);
-            assert!(phase < Duration::from_secs(45), "{node} at {phase:?}");
+            assert!(phase < Duration::from_secs(54), "{node} at {phase:?}");
             assert_eq!(phase, of(&node, minute));
             seconds[phase.as_secs() as usize] += 1;
         }
         let most = seconds.iter().max().unwrap();
-        assert!(*most <= 300, "{most} of 10,000 nodes in one second");
+        assert!(*most <= 250, "{most} of 10,000 nodes in one second");
     }
 }

@@ -131,6 +131,11 @@ impl Plan {
         self.want != Want::Nothing
     }
 
+    /// Whether a call only looks how a node stands that wants nothing changed.
+    pub fn is_routine(&self, call: &Call) -> bool {
+        *call == Call::Look && matches!(self.want, Want::Look | Want::Stay | Want::LetBe)
+    }
+
     /// Takes in what is wanted, and where. True where what is being read is of no more use.
     pub fn take(&mut self, want: &Want, place: Option<&Place>, now: Moment) -> bool {
         let is_other = discriminant(want) != discriminant(&self.want);

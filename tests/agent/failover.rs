@@ -89,6 +89,12 @@ fn is_drained(log: &Log) -> bool {
         .any(|call| call.body["status"] == "DRAINING")
 }
 
+/// The claim was taken off: the last call of a way back.
+fn is_released(log: &Log) -> bool {
+    let takes_off = |call: &Call| call.target.ends_with("DeleteAttributes");
+    log.calls.iter().any(takes_off)
+}
+
 /// What was asked of ECS that changes something, in order.
 fn changes(aws: &Aws) -> Vec<String> {
     let short = |call: &Call| {
@@ -136,14 +142,7 @@ async fn a_dead_card_moves_the_work_away_and_back() {
     let report = until_stands(&field, "in_service").await;
     assert_eq!(report["capacity"]["available"], 18);
     assert!(field.path("run/fit").exists());
-    field
-        .aws
-        .until(|log| {
-            log.calls
-                .iter()
-                .any(|call| call.target.ends_with("DeleteAttributes"))
-        })
-        .await;
+    field.aws.until(is_released).await;
     own(&field, &arn, |own| {
         assert_eq!((&*own.status, own.attributes.len()), ("ACTIVE", 0));
     });
@@ -232,12 +231,7 @@ async fn killed_in_any_state_it_goes_on() {
         }
     }
     well(&field).await;
-    let log = field.aws.until(|log| {
-        log.calls
-            .iter()
-            .any(|call| call.target.ends_with("DeleteAttributes"))
-    });
-    log.await;
+    field.aws.until(is_released).await;
     let updates = changes(&field.aws);
     let of = |status: &str| updates.iter().filter(|one| one.starts_with(status)).count();
     assert_eq!(
@@ -337,14 +331,7 @@ async fn maintenance_and_drills_are_ordered_seen_and_end() {
     assert_eq!(answer.status, Some(0), "{answer:?}");
     let stands: Value = serde_json::from_str(&answer.out).expect("JSON");
     assert_eq!(stands["failover"]["state"], "in_service");
-    field
-        .aws
-        .until(|log| {
-            log.calls
-                .iter()
-                .any(|call| call.target.ends_with("DeleteAttributes"))
-        })
-        .await;
+    field.aws.until(is_released).await;
     assert_eq!(own(&field, &arn, |own| own.status.clone()), "ACTIVE");
 
     let answer = field

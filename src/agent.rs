@@ -248,7 +248,16 @@ impl House {
         self.notes.has_changed();
         self.notes.keep(Vec::new(), self.clock.now()).await?;
         let connections = self.outlets.connections();
-        Ecs::furnish(&mut self.ecs, config, identity, &self.clock, connections).await;
+        let to_come_back = self.judge.failover().is_to_come_back();
+        Ecs::furnish(
+            &mut self.ecs,
+            to_come_back,
+            config,
+            identity,
+            &self.clock,
+            connections,
+        )
+        .await;
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(super) struct Ecs {
 }
 
 /// As long as these settings last; the region is part of `aws`, empty where none is known.
-pub(super) type EcsPart = Part<(config::Aws, FailoverMode), Ecs>;
+pub(super) type EcsPart = Part<(config::Aws, bool), Ecs>;
 
 /// What is known of ECS when there is nothing to ask it with.
 pub(super) fn nothing() -> (Option<Place>, EcsView, Outlet) {
@@ -34,9 +34,11 @@ pub(super) fn nothing() -> (Option<Place>, EcsView, Outlet) {
 }
 
 impl Ecs {
-    /// Keeps the part in `slot` going, or starts it anew with other settings.
+    /// Keeps the part in `slot` going, or starts it anew with other settings. It acts in ECS in mode `drain`, and where
+    /// something has `to_come_back` from then.
     pub(super) async fn furnish(
         slot: &mut Option<EcsPart>,
+        to_come_back: bool,
         config: &Config,
         identity: &Identity,
         clock: &Clock,
@@ -47,34 +49,33 @@ impl Ecs {
             region,
             ..config.aws.clone()
         };
-        let key = (aws, config.failover.mode);
-        Part::renew(slot, key, |(aws, mode), tasks| {
-            Ecs::start(aws, *mode, clock, connections, tasks)
+        let acts = config.failover.mode == FailoverMode::Drain || to_come_back;
+        Part::renew(slot, (aws, acts), |(aws, acts), tasks| {
+            Ecs::start(aws, *acts, clock, connections, tasks)
         })
         .await;
     }
 
     fn start(
         aws: &config::Aws,
-        mode: FailoverMode,
+        acts: bool,
         clock: &Clock,
         connections: &Connections,
         tasks: &mut Supervisor,
     ) -> Ecs {
-        let drains = mode == FailoverMode::Drain;
         let (found, place) = watch::channel(None);
         let (url, token) = (aws.ecs_agent.clone(), tasks.token());
         tasks.spawn("the ECS agent", async move {
             match url.is_empty() {
                 true => token.cancelled().await,
-                false => introspection::follow(&url, drains, found, token).await?,
+                false => introspection::follow(&url, acts, found, token).await?,
             }
             Ok(())
         });
         let (wants, wanted) = watch::channel(Want::Nothing);
         let (see, seen) = watch::channel(EcsView::default());
         let (tell, outlet) = watch::channel(Outlet::off("ecs"));
-        if drains && aws.region.is_empty() {
+        if acts && aws.region.is_empty() {
             see.send_replace(EcsView {
                 trouble: Some(Trouble {
                     kind: TroubleKind::Refused,
@@ -82,7 +83,7 @@ impl Ecs {
                 }),
                 ..EcsView::default()
             });
-        } else if drains {
+        } else if acts {
             let credentials = NodeCredentials::new(aws, environment, clock.clone());
             let endpoint = aws::endpoint("ECS", environment);
             let control = control::EcsControl {

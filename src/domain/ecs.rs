@@ -9,9 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::moment::Moment;
 
-/// A claim that ECS has acknowledged for this long is seen by everybody who counts; a count that is to be trusted is
-/// younger than the acknowledgement by this much.
-pub const SETTLED: Duration = Duration::from_secs(5);
+/// ECS has to take a claim within this time, or its stamp is a lie: others may have counted without it.
+pub const TAKEN: Duration = Duration::from_secs(5);
+
+/// A count that is to be trusted is younger than the claim's acknowledgement by this much. Of it an earlier claim may
+/// take [`TAKEN`] to be acknowledged; the rest is for answers of ECS that are old, and for clocks that differ.
+pub const SETTLED: Duration = Duration::from_secs(15);
+
+/// ECS shows what it was told within this time: its answers are consistent in the end only.
+pub const SHOWN: Duration = Duration::from_secs(30);
 
 /// What the node wants of its own container instance; whoever acts on it brings ECS there, however often it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,9 +27,9 @@ pub enum Want {
     Nothing,
     /// To know how it stands there.
     Look,
-    /// To be in service: without a claim, and ACTIVE where it was DRAINING with one.
+    /// To be back in service: ACTIVE where there is a claim, however it may look, and then without the claim.
     Stay,
-    /// To have no claim, and its status left as somebody else has set it.
+    /// To have no claim, and its status left as it is.
     LetBe,
     /// To have its claim on record.
     Claim(Claim),
@@ -130,6 +136,14 @@ pub struct Own {
     pub pending: u32,
     /// Whether ECS hears of its agent.
     pub connected: bool,
+}
+
+impl Own {
+    /// Whether it is DRAINING with a claim, as sideline does it.
+    #[must_use]
+    pub fn is_drained_with_claim(&self) -> bool {
+        self.status == Status::Draining && self.claim.is_some()
+    }
 }
 
 /// Whether tasks are placed on a container instance.

@@ -13,6 +13,7 @@ mod orders;
 mod span;
 #[cfg(test)]
 mod tests;
+mod there;
 
 use std::time::Duration;
 
@@ -203,10 +204,11 @@ impl Failover {
         };
         match (self.kept.state, mode) {
             (FailoverState::Maintenance, _) => nothing(Because::Maintenance),
-            (
-                FailoverState::Draining | FailoverState::Drained | FailoverState::Probation,
-                FailoverMode::Drain,
-            ) => nothing(Because::Verdict),
+            (FailoverState::Draining | FailoverState::Drained | FailoverState::Probation, mode)
+                if mode == FailoverMode::Drain || self.is_to_come_back() =>
+            {
+                nothing(Because::Verdict)
+            }
             _ => match &self.kept.drill {
                 Some(drill) if drill.slots < carries.available || carries.because.is_none() => {
                     Capacity {
@@ -245,7 +247,7 @@ impl Failover {
                 until: self.kept.until(),
             });
         }
-        self.want = self.wanted(seen);
+        self.want = self.wanted(need, seen);
         steps
     }
 
@@ -279,7 +281,12 @@ impl Failover {
         };
         match need {
             Need::Unclear => self.unclear = self.unclear.or(Some(now.moment)),
-            Need::Here | Need::Away => self.unclear = None,
+            Need::Here | Need::Away => {
+                let since = self.unclear.take();
+                if since.is_some_and(|since| now.moment - since > UNCLEAR_FOR) {
+                    self.renew_probation(now);
+                }
+            }
         }
         if need == Need::Here {
             self.kept.overruled = false;
@@ -304,11 +311,10 @@ impl Failover {
                 return Some((FailoverState::Maintenance, reason));
             }
         }
-        let (idle, holding) = (FailoverState::InService, FailoverState::Holding);
-        let asked = ![idle, holding].contains(&self.kept.state);
-        self.kept.took_hold |=
-            asked && own.is_some_and(|own| own.status == Status::Draining && own.claim.is_some());
-        if self.kept.took_hold && own.is_some_and(|own| own.status == Status::Active) {
+        if let Some(own) = own {
+            self.note(own, now);
+        }
+        if own.is_some_and(|own| self.is_activated_by_others(own)) {
             self.kept.overruled = need != Need::Here;
             self.kept.maintenance = None;
             return Some((
@@ -316,8 +322,15 @@ impl Failover {
                 "set ACTIVE in ECS, not by sideline".to_owned(),
             ));
         }
+        if let Some(own) = own.filter(|own| self.was_drained_before(own)) {
+            self.kept.claim.clone_from(&own.claim);
+            return Some((
+                FailoverState::Draining,
+                "drained before, by sideline".to_owned(),
+            ));
+        }
         match self.kept.state {
-            FailoverState::InService => self.when_in_service(need, own, seen, now),
+            FailoverState::InService => self.when_in_service(need, seen, now),
             FailoverState::Holding => self.when_holding(need, seen, now),
             FailoverState::Draining => self.when_draining(need, own, seen, now),
             FailoverState::Drained => (need == Need::Here).then(|| {
@@ -332,20 +345,9 @@ impl Failover {
     fn when_in_service(
         &mut self,
         need: Need,
-        own: Option<&Own>,
         seen: Seen<'_>,
         now: Now,
     ) -> Option<(FailoverState, String)> {
-        // Its own claim says that an earlier life, whose memory is gone, had drained it.
-        let drained = own.filter(|own| own.status == Status::Draining);
-        let claim = drained.and_then(|own| own.claim.as_ref());
-        if claim.is_some() && claim != self.kept.given_up.as_ref() {
-            self.kept.claim = claim.cloned();
-            return Some((
-                FailoverState::Draining,
-                "drained before, by sideline".to_owned(),
-            ));
-        }
         if need != Need::Away || self.kept.overruled {
             return None;
         }
@@ -435,7 +437,7 @@ impl Failover {
         if seen.settings.mode == FailoverMode::Observe {
             return Some((FailoverState::Drained, "only observed".to_owned()));
         }
-        if !self.kept.took_hold {
+        if self.kept.took_hold.is_none() {
             // ECS has not been told, or has refused: then there is nothing to come back from.
             return (need == Need::Here).then(|| {
                 let why = format!("the verdict is {}", seen.verdict.name());
@@ -469,9 +471,10 @@ impl Failover {
                 return Some((FailoverState::Drained, code.unwrap_or_default()));
             }
             Need::Unclear => {
+                // Once for a restart in the middle of it, and once more at its end: never is it written every tick.
                 let since = self.unclear.unwrap_or(now.moment);
-                if now.moment - since > UNCLEAR_FOR {
-                    self.kept.entered = Some(now.moment);
+                if now.moment - since > UNCLEAR_FOR && self.kept.entered <= Some(since) {
+                    self.renew_probation(now);
                 }
                 return None;
             }
@@ -519,7 +522,7 @@ impl Failover {
             .take()
             .is_none_or(|order| order.span.is_some());
         // What is drained already and should be stays so.
-        let drained = by_hand && self.kept.took_hold && need == Need::Away;
+        let drained = by_hand && self.kept.took_hold.is_some() && need == Need::Away;
         let state = match drained {
             true => FailoverState::Drained,
             false => FailoverState::InService,
@@ -537,15 +540,15 @@ impl Failover {
         match self.kept.state {
             FailoverState::InService => {
                 self.kept.why = None;
-                self.kept.given_up = self.kept.claim.take();
+                self.kept.claim = None;
                 self.kept.stamped = None;
-                self.kept.took_hold = false;
+                self.kept.took_hold = None;
             }
             FailoverState::Maintenance => {
                 let by_hand = self.kept.until().is_some();
                 match by_hand {
                     true => self.kept.stamp(Claim::MAINTENANCE.to_owned(), now),
-                    false => self.kept.given_up = self.kept.claim.take(),
+                    false => self.kept.claim = None,
                 }
             }
             FailoverState::Holding
@@ -555,39 +558,10 @@ impl Failover {
         }
     }
 
-    fn wanted(&self, seen: Seen<'_>) -> Want {
-        if seen.settings.mode == FailoverMode::Observe {
-            return Want::Nothing;
+    fn renew_probation(&mut self, now: Now) {
+        if self.kept.state == FailoverState::Probation {
+            self.kept.entered = Some(now.moment);
         }
-        let own = seen.ecs.own.as_ref();
-        match (self.kept.state, &self.kept.claim) {
-            (FailoverState::Holding, Some(claim)) if self.counts => Want::Count(claim.clone()),
-            (FailoverState::Holding, Some(claim)) => Want::Claim(claim.clone()),
-            // Nothing is changed that was not seen: somebody may have changed it while no agent ran.
-            _ if own.is_none() => Want::Look,
-            (FailoverState::Maintenance, None) => Want::LetBe,
-            (FailoverState::InService, _) | (_, None) => {
-                let is_claimed = own.is_some_and(|own| own.claim.is_some());
-                let drained = own.is_some_and(|own| own.status == Status::Draining);
-                match is_claimed && !drained || self.kept.given_up.is_some() {
-                    true => Want::Stay,
-                    false => Want::Look,
-                }
-            }
-            (
-                FailoverState::Draining
-                | FailoverState::Drained
-                | FailoverState::Probation
-                | FailoverState::Maintenance,
-                Some(claim),
-            ) => Want::Drain(claim.clone()),
-        }
-    }
-
-    /// Whether the node is DRAINING though sideline has not asked for it: a claim alone asks for nothing yet.
-    fn is_drained_by_others(&self, own: &Own) -> bool {
-        let asked = own.claim.is_some() && self.kept.state != FailoverState::Holding;
-        own.status == Status::Draining && !asked
     }
 
     fn wake(&mut self, at: Option<Moment>) {

@@ -4,7 +4,7 @@ use std::mem::discriminant;
 use std::time::Duration;
 
 use crate::domain::ecs::{
-    Claim, Cluster, EcsView, Own, Place, SETTLED, Status, Trouble, TroubleKind, Want,
+    Claim, Cluster, EcsView, Own, Place, SETTLED, SHOWN, Status, Trouble, TroubleKind, Want,
 };
 use crate::domain::moment::Moment;
 
@@ -15,10 +15,7 @@ const WHILE_IN_SERVICE: Duration = Duration::from_secs(1_800);
 const WHILE_DRAINING: Duration = Duration::from_secs(5);
 
 /// When there is nothing left to leave, or nothing to be done about it.
-const WHILE_DRAINED: Duration = Duration::from_secs(60);
-
-/// ECS shows what it was told within this time: its answers are consistent in the end only.
-const SETTLES: Duration = Duration::from_secs(30);
+const WHILE_DRAINED: Duration = Duration::from_secs(120);
 
 /// Between two counts of the cluster while a claim is held back, at first.
 const WHILE_HELD_BACK: Duration = Duration::from_secs(30);
@@ -159,6 +156,8 @@ impl Plan {
         {
             self.unsure |= after < before;
         }
+        // Who drains without having counted has not looked for long: meanwhile somebody else may have drained it.
+        self.unsure |= is_other && matches!(want, Want::Drain(_)) && self.want.claim().is_none();
         self.undone &= self.want == *want;
         self.want = want.clone();
         self.place = place.cloned();
@@ -211,20 +210,38 @@ impl Plan {
                 Some(own) if own.claim.is_none() && view.claimed.is_none() => {
                     look_at(own.at + self.in_service)
                 }
-                Some(own) if own.status == Status::Draining => Next::Call(Call::Activate),
+                // An ACTIVE that was only seen may be from before it was drained.
+                Some(own)
+                    if own.status == Status::Draining
+                        || self.set.is_none_or(|(set, _)| set != Status::Active) =>
+                {
+                    Next::Call(Call::Activate)
+                }
                 Some(_) => Next::Call(Call::Unclaim),
             },
             Want::Claim(claim) | Want::Count(claim) => match (&view.claimed, &self.want) {
                 (Some((ours, since)), Want::Count(_)) if ours == claim => {
                     self.count_at(*since, now)
                 }
-                (Some((ours, _)), _) if ours == claim => Next::Rest,
+                // Who wants no count needs to see whether somebody else has drained it.
+                (Some((ours, since)), _) if ours == claim => match own {
+                    Some(own) if *since <= own.at => Next::Rest,
+                    Some(_) | None => Next::Call(Call::Look),
+                },
                 _ => Next::Call(Call::Claim(claim.clone())),
             },
             Want::Drain(claim) => {
                 let acknowledged = view.claimed.as_ref().map(|(claim, _)| claim);
                 match own {
                     None => Next::Call(Call::Look),
+                    // Somebody else has drained it, and that is as good as it needs to be.
+                    Some(own)
+                        if own.status == Status::Draining
+                            && own.claim.is_none()
+                            && acknowledged.is_none() =>
+                    {
+                        look_at(own.at + WHILE_DRAINED)
+                    }
                     Some(own)
                         if own.claim.as_ref() != Some(claim) && acknowledged != Some(claim) =>
                     {
@@ -232,7 +249,7 @@ impl Plan {
                     }
                     Some(own) => match own.status {
                         // Whether that counts more is not decided here.
-                        Status::Active if self.undone => Next::Rest,
+                        Status::Active if self.undone => look_at(own.at + WHILE_DRAINED),
                         Status::Active => Next::Call(Call::Drain),
                         Status::Draining if 0 < own.running + own.pending => {
                             look_at(own.at + WHILE_DRAINING)
@@ -286,7 +303,7 @@ impl Plan {
 
     fn see(&mut self, mut own: Own, asked: Moment) {
         // What was just set may not be seen yet; what is otherwise later, somebody has changed.
-        let is_fresh = |since: Moment| asked < since + SETTLES;
+        let is_fresh = |since: Moment| asked < since + SHOWN;
         if let Some((status, since)) = self.set
             && is_fresh(since)
         {
@@ -338,8 +355,8 @@ impl Plan {
 
     /// Takes in that a call has failed, and when it may be tried again.
     pub fn failed(&mut self, call: Call, trouble: Trouble, until: Moment) {
-        // It may have arrived all the same.
-        self.unsure |= trouble.kind == TroubleKind::Unreachable && !call.only_reads();
+        // It may have arrived all the same; and until the next try somebody else may have changed something.
+        self.unsure |= !call.only_reads();
         self.view.trouble = Some(trouble);
         self.failed = Some((call, until));
     }

@@ -1,4 +1,9 @@
 //! What keeps a node from draining itself: too many others out, a change that may be the culprit, too many drains.
+//!
+//! The share holds without a coordinator, whatever fails or restarts, as long as the age of ECS's answers and the
+//! difference of two nodes' clocks are together at most [`SETTLED`] less [`TAKEN`], 10 s. Who skips the hold counts at once:
+//! of several such nodes it holds as long as an answer shows what was acknowledged before it was asked for; beside others,
+//! as long as DRAINING follows its count within [`SETTLED`].
 
 use std::time::Duration;
 
@@ -7,8 +12,8 @@ use jiff::Timestamp;
 use super::kept::Change;
 use super::{Failover, Seen};
 use crate::config::FailoverMode;
-use crate::domain::ecs::{Claim, Cluster, Out, SETTLED};
-use crate::domain::moment::{Moment, Now};
+use crate::domain::ecs::{Claim, Cluster, Out, SETTLED, TAKEN};
+use crate::domain::moment::{CLOCK_TOLERANCE, Moment, Now};
 use crate::domain::phase;
 
 /// A count that is older says nothing of now.
@@ -56,14 +61,17 @@ impl Failover {
         }
     }
 
-    /// Stamps the claim anew where ECS took long to take it: others may have counted without it, so that its place in
-    /// the order would be a lie.
+    /// Stamps the claim anew where its place in the order would be a lie: ECS took long to take it, so that others may
+    /// have counted without it, or the clock that it was stamped with was wrong.
     pub(super) fn renew_claim(&mut self, seen: Seen<'_>, now: Now) {
         let acknowledged = seen.ecs.claimed.as_ref();
         let ours = acknowledged.filter(|(on, _)| Some(on) == self.kept.claim.as_ref());
         let Some((claim, at)) = ours else { return };
-        let in_time = |stamped: Moment| *at - stamped <= SETTLED;
-        if !self.kept.stamped.is_some_and(in_time) {
+        let is_true = |stamped: Moment| {
+            let wrong_by = claim.at.duration_since(now.wall_at(stamped));
+            *at - stamped <= TAKEN && wrong_by.abs() <= CLOCK_TOLERANCE * 2
+        };
+        if !self.kept.stamped.is_some_and(is_true) {
             self.kept.stamp(claim.cause.clone(), now);
         }
     }

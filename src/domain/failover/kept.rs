@@ -23,12 +23,13 @@ pub struct Kept {
     pub(super) claim: Option<Claim>,
     /// When it was stamped.
     pub(super) stamped: Option<Moment>,
-    /// A claim that this node has taken back. It may be seen for a while yet.
-    pub(super) given_up: Option<Claim>,
+    /// ECS was asked to drain this node, and it is not back yet; `None` where an earlier life may have asked, whose
+    /// memory is gone. Else a claim is but a hold's, and who is DRAINING beside it was drained by somebody else.
+    pub(super) asked: Option<bool>,
     /// The change that the trouble of now began right after. Decided once: neither time nor a roll-back alters it.
     pub(super) follows: Option<Change>,
-    /// ECS has been seen to be where this node wanted it: DRAINING, with a claim.
-    pub(super) took_hold: bool,
+    /// Since when ECS has been seen to be where this node wanted it: DRAINING, with a claim.
+    pub(super) took_hold: Option<Moment>,
     /// Somebody has set the node ACTIVE again that was drained: not once more for the same trouble.
     pub(super) overruled: bool,
     /// Taken out of service by hand.
@@ -45,6 +46,7 @@ impl Kept {
     pub fn begin_boot(&mut self) {
         self.entered = None;
         self.stamped = None;
+        self.took_hold = self.took_hold.map(|_| Moment::BOOT);
         let order = self.maintenance.as_mut();
         let spans = [
             order.and_then(|order| order.span.as_mut()),

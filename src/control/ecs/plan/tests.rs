@@ -205,9 +205,15 @@ fn in_service_it_looks_now_and_then() {
     );
     check(
         "a claim that led to nothing",
+        &[(0, OnRecord(Some(claim(7)))), (0, Want(super::Want::LetBe))],
+        59,
+        "0 look, 0 unclaim",
+    );
+    check(
+        "what was just set to DRAINING may be seen as it was before",
         &[(0, OnRecord(Some(claim(7)))), stay.clone()],
         1_000,
-        "0 look, 0 unclaim",
+        "0 look, 0 activate, 0 unclaim",
     );
     check(
         "tasks that leave are looked after",
@@ -246,31 +252,31 @@ fn a_claim_is_put_and_counted_after() {
         "before its hold is over nothing is counted",
         &[(0, Want(super::Want::Claim(claim(0)))), wanted(60, 0)],
         60,
-        "0 claim, 60 count",
+        "0 claim, 0 look, 60 count",
     );
     check(
         "held back, ever more seldom",
         &[wanted(0, 0)],
         200,
-        "0 claim, 0 count, 5 count, 35 count, 65 count, 125 count",
+        "0 claim, 0 count, 15 count, 45 count, 75 count, 135 count",
     );
     check(
         "stamped anew",
         &[wanted(0, 0), wanted(2, 2)],
         30,
-        "0 claim, 0 count, 2 claim, 2 count, 7 count",
+        "0 claim, 0 count, 2 claim, 2 count, 17 count",
     );
     check(
         "withdrawn",
-        &[wanted(0, 0), (3, Want(super::Want::Stay))],
-        100,
+        &[wanted(0, 0), (3, Want(super::Want::LetBe))],
+        59,
         "0 claim, 0 count, 3 unclaim",
     );
     check(
         "taken off by somebody",
-        &[wanted(0, 0), (10, OnRecord(None))],
-        40,
-        "0 claim, 0 count, 5 count, 35 count, 35 claim, 40 count",
+        &[wanted(0, 0), (20, OnRecord(None))],
+        60,
+        "0 claim, 0 count, 15 count, 45 count, 45 claim, 60 count",
     );
 }
 
@@ -285,14 +291,14 @@ fn a_drain_goes_there_and_back() {
             wanted(1, 0),
             (12, Tasks(0)),
         ],
-        80,
-        "0 claim, 0 count, 1 drain, 1 look, 6 look, 11 look, 16 look, 76 look",
+        140,
+        "0 claim, 0 count, 1 drain, 1 look, 6 look, 11 look, 16 look, 136 look",
     );
     check(
         "and back",
-        &[wanted(0, 0), (0, Tasks(0)), (90, Want(super::Want::Stay))],
-        100,
-        "0 look, 0 claim, 0 drain, 0 look, 60 look, 90 activate, 90 unclaim",
+        &[wanted(0, 0), (0, Tasks(0)), (150, Want(super::Want::Stay))],
+        160,
+        "0 look, 0 claim, 0 drain, 0 look, 120 look, 150 activate, 150 unclaim",
     );
     check(
         "found as it was left",
@@ -302,8 +308,18 @@ fn a_drain_goes_there_and_back() {
             (0, Tasks(0)),
             wanted(0, 0),
         ],
-        60,
-        "0 look, 60 look",
+        120,
+        "0 look, 120 look",
+    );
+    check(
+        "drained by somebody since it was looked at",
+        &[
+            (0, Want(super::Want::Look)),
+            (5, Status(super::Status::Draining)),
+            wanted(9, 9),
+        ],
+        160,
+        "0 look, 9 look, 129 look",
     );
     check(
         "undone by somebody",
@@ -312,8 +328,8 @@ fn a_drain_goes_there_and_back() {
             (0, Tasks(0)),
             (10, Status(super::Status::Active)),
         ],
-        61,
-        "0 look, 0 claim, 0 drain, 0 look, 60 look",
+        121,
+        "0 look, 0 claim, 0 drain, 0 look, 120 look",
     );
     check(
         "undone by somebody, and wanted again for another reason",
@@ -321,22 +337,22 @@ fn a_drain_goes_there_and_back() {
             wanted(0, 0),
             (0, Tasks(0)),
             (10, Status(super::Status::Active)),
-            wanted(61, 61),
+            wanted(121, 121),
         ],
-        61,
-        "0 look, 0 claim, 0 drain, 0 look, 60 look, 61 claim, 61 drain, 61 look",
+        121,
+        "0 look, 0 claim, 0 drain, 0 look, 120 look, 121 claim, 121 drain, 121 look",
     );
     check(
         "somebody else's",
         &[wanted(0, 0), (0, Tasks(0)), (9, Want(super::Want::LetBe))],
-        80,
-        "0 look, 0 claim, 0 drain, 0 look, 9 unclaim, 60 look",
+        140,
+        "0 look, 0 claim, 0 drain, 0 look, 9 unclaim, 120 look",
     );
     check(
         "while it is deregistered",
         &[wanted(0, 0), (0, Status(super::Status::Other))],
-        61,
-        "0 look, 0 claim, 60 look",
+        121,
+        "0 look, 0 claim, 120 look",
     );
 }
 
@@ -367,13 +383,24 @@ fn what_fails_is_tried_again_and_told() {
         "the drain is denied, which no look cures",
         &[drained.clone(), (0, Deny(&["drain"])), (15, Deny(&[]))],
         21,
-        "0 look, 0 claim, 0 drain, 0 Denied!, 10 drain, 20 drain, 20 look, 20 well",
+        "0 look, 0 claim, 0 drain, 0 Denied!, 10 look, 10 drain, 20 look, 20 drain, 20 look, 20 well",
     );
     check(
         "the drain came through, but not its answer",
-        &[drained, (0, Cut(&["drain"]))],
+        &[drained.clone(), (0, Cut(&["drain"]))],
         14,
         "0 look, 0 claim, 0 drain, 0 Unreachable!, 10 look, 10 well",
+    );
+    check(
+        "drained by somebody before the claim is allowed",
+        &[
+            drained,
+            (0, Deny(&["claim"])),
+            (5, Status(super::Status::Draining)),
+            (6, Deny(&[])),
+        ],
+        60,
+        "0 look, 0 claim, 0 Denied!, 10 look, 10 well",
     );
 }
 

@@ -222,7 +222,7 @@ async fn killed_in_any_state_it_goes_on() {
         field.kill().await;
         field.start_agent().await;
         field.stats(all_is_well());
-        let report = field.report().await;
+        let report = field.until("its first report", |_| true).await;
         assert_eq!(report["failover"]["state"], state, "after the restart");
         assert_eq!(report["capacity"]["available"], 0, "{state}");
         // Nothing that a restart makes unknown moves it on.
@@ -245,7 +245,7 @@ async fn killed_in_any_state_it_goes_on() {
     assert_eq!(answer.status, Some(0), "{answer:?}");
     field.kill().await;
     field.start_agent().await;
-    let report = field.report().await;
+    let report = field.until("its first report", |_| true).await;
     assert_eq!(report["failover"]["state"], "maintenance");
     assert_eq!(report["failover"]["reason"], "new lens");
 }

@@ -107,6 +107,19 @@ enum Need {
     Unclear,
 }
 
+/// One look, as the states see it.
+#[derive(Debug, Clone, Copy)]
+struct Look<'a> {
+    need: Need,
+    /// How the node stands in ECS; `None` where that is of no matter.
+    own: Option<&'a Own>,
+    seen: Seen<'a>,
+    now: Now,
+}
+
+/// Where to, and why.
+type Move = (FailoverState, String);
+
 /// Why a node should be drained.
 #[derive(Debug, Clone, Copy)]
 pub struct Cause<'a> {
@@ -295,7 +308,7 @@ impl Failover {
     }
 
     /// The step to take now, if any.
-    fn next(&mut self, need: Need, seen: Seen<'_>, now: Now) -> Option<(FailoverState, String)> {
+    fn next(&mut self, need: Need, seen: Seen<'_>, now: Now) -> Option<Move> {
         let own = seen.ecs.own.as_ref();
         let own = own.filter(|_| seen.settings.mode == FailoverMode::Drain);
         if self.kept.state != FailoverState::Maintenance {
@@ -329,25 +342,28 @@ impl Failover {
                 "drained before, by sideline".to_owned(),
             ));
         }
+        let look = Look {
+            need,
+            own,
+            seen,
+            now,
+        };
         match self.kept.state {
-            FailoverState::InService => self.when_in_service(need, seen, now),
-            FailoverState::Holding => self.when_holding(need, seen, now),
-            FailoverState::Draining => self.when_draining(need, own, seen, now),
-            FailoverState::Drained => (need == Need::Here).then(|| {
-                let why = format!("the verdict is {}", seen.verdict.name());
-                (FailoverState::Probation, why)
-            }),
-            FailoverState::Probation => self.when_on_probation(need, seen, now),
-            FailoverState::Maintenance => self.when_in_maintenance(need, own, seen, now),
+            FailoverState::InService => self.when_in_service(look),
+            FailoverState::Holding => self.when_holding(look),
+            FailoverState::Draining => self.when_draining(look),
+            FailoverState::Drained => {
+                (need == Need::Here).then(|| (FailoverState::Probation, verdict(seen)))
+            }
+            FailoverState::Probation => self.when_on_probation(look),
+            FailoverState::Maintenance => self.when_in_maintenance(look),
         }
     }
 
-    fn when_in_service(
-        &mut self,
-        need: Need,
-        seen: Seen<'_>,
-        now: Now,
-    ) -> Option<(FailoverState, String)> {
+    fn when_in_service(&mut self, look: Look<'_>) -> Option<Move> {
+        let Look {
+            need, seen, now, ..
+        } = look;
         if need != Need::Away || self.kept.overruled {
             return None;
         }
@@ -359,18 +375,13 @@ impl Failover {
         ))
     }
 
-    fn when_holding(
-        &mut self,
-        need: Need,
-        seen: Seen<'_>,
-        now: Now,
-    ) -> Option<(FailoverState, String)> {
+    fn when_holding(&mut self, look: Look<'_>) -> Option<Move> {
+        let Look {
+            need, seen, now, ..
+        } = look;
         match need {
             Need::Unclear => return None,
-            Need::Here => {
-                let why = format!("the verdict is {}", seen.verdict.name());
-                return Some((FailoverState::InService, why));
-            }
+            Need::Here => return Some((FailoverState::InService, verdict(seen))),
             Need::Away => {}
         }
         let Cause {
@@ -427,22 +438,19 @@ impl Failover {
         }
     }
 
-    fn when_draining(
-        &mut self,
-        need: Need,
-        own: Option<&Own>,
-        seen: Seen<'_>,
-        now: Now,
-    ) -> Option<(FailoverState, String)> {
+    fn when_draining(&mut self, look: Look<'_>) -> Option<Move> {
+        let Look {
+            need,
+            own,
+            seen,
+            now,
+        } = look;
         if seen.settings.mode == FailoverMode::Observe {
             return Some((FailoverState::Drained, "only observed".to_owned()));
         }
         if self.kept.took_hold.is_none() {
             // ECS has not been told, or has refused: then there is nothing to come back from.
-            return (need == Need::Here).then(|| {
-                let why = format!("the verdict is {}", seen.verdict.name());
-                (FailoverState::InService, why)
-            });
+            return (need == Need::Here).then(|| (FailoverState::InService, verdict(seen)));
         }
         let own = own?;
         let tasks = own.running + own.pending;
@@ -458,12 +466,10 @@ impl Failover {
         None
     }
 
-    fn when_on_probation(
-        &mut self,
-        need: Need,
-        seen: Seen<'_>,
-        now: Now,
-    ) -> Option<(FailoverState, String)> {
+    fn when_on_probation(&mut self, look: Look<'_>) -> Option<Move> {
+        let Look {
+            need, seen, now, ..
+        } = look;
         let over = self.kept.entered? + seen.settings.probation;
         match need {
             Need::Away => {
@@ -488,13 +494,13 @@ impl Failover {
         Some((FailoverState::InService, why))
     }
 
-    fn when_in_maintenance(
-        &mut self,
-        need: Need,
-        own: Option<&Own>,
-        seen: Seen<'_>,
-        now: Now,
-    ) -> Option<(FailoverState, String)> {
+    fn when_in_maintenance(&mut self, look: Look<'_>) -> Option<Move> {
+        let Look {
+            need,
+            own,
+            seen,
+            now,
+        } = look;
         let why = match &mut self.kept.maintenance {
             None => "ended by hand",
             Some(Maintenance {
@@ -567,4 +573,8 @@ impl Failover {
     fn wake(&mut self, at: Option<Moment>) {
         self.due = [self.due, at].into_iter().flatten().min();
     }
+}
+
+fn verdict(seen: Seen<'_>) -> String {
+    format!("the verdict is {}", seen.verdict.name())
 }

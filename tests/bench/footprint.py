@@ -335,7 +335,15 @@ ca = "{pki}/ca.pem"
         "AWS_SECRET_ACCESS_KEY": "secret",
         "SSL_CERT_FILE": str(pki / "all.pem"),
         "FAKE_NVML_STATE": str(folder / "gpus.json"),
+        **unit_environment(),
     })
+
+
+def unit_environment():
+    """What systemd/sideline.service sets in the agent's environment."""
+    lines = (ROOT / "systemd/sideline.service").read_text(encoding="utf-8").splitlines()
+    settings = [line.removeprefix("Environment=") for line in lines if line.startswith("Environment=")]
+    return dict(setting.split("=", 1) for setting in settings)
 
 
 def start_collectd(crew, folder, broker, intake, pki):

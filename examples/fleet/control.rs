@@ -170,7 +170,7 @@ pub(crate) fn is_news(was: &EcsView, is: &EcsView) -> bool {
     let own = |view: &EcsView| {
         let own = view.own.as_ref()?;
         let tasks = own.running + own.pending;
-        Some((own.status, own.claim.clone(), tasks, own.connected))
+        Some((own.status, own.claim.clone(), tasks))
     };
     was.trouble != is.trouble
         || was.claimed != is.claimed

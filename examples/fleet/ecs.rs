@@ -80,7 +80,6 @@ impl Ecs {
                 slots
             },
             pending: 0,
-            connected: instance.connected,
         }
     }
 

@@ -51,20 +51,10 @@ fn share_of_healthy_gpus(slots: u32, gpus: usize, failing: &[&Finding]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::finding::{Advice, Code, Subject};
-    use jiff::Timestamp;
+    use crate::domain::finding::{Code, Subject};
 
     fn failing(subject: Subject) -> Finding {
-        Finding {
-            code: Code::GpuLost,
-            subject,
-            severity: Severity::Failing,
-            since: Timestamp::UNIX_EPOCH,
-            last_seen: Timestamp::UNIX_EPOCH,
-            count: 1,
-            evidence: String::new(),
-            advice: Advice::Reboot,
-        }
+        Finding::seen_once(Code::GpuLost, subject, Severity::Failing)
     }
 
     #[test]

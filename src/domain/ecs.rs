@@ -134,8 +134,6 @@ pub struct Own {
     pub running: u32,
     /// Tasks that are about to.
     pub pending: u32,
-    /// Whether ECS hears of its agent.
-    pub connected: bool,
 }
 
 impl Own {

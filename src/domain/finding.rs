@@ -172,6 +172,23 @@ pub enum Code {
     AgentDrainHeld,
 }
 
+#[cfg(test)]
+impl Finding {
+    /// One that was seen once, for tests that look at nothing else of it.
+    pub(super) fn seen_once(code: Code, subject: Subject, severity: Severity) -> Self {
+        Finding {
+            code,
+            subject,
+            severity,
+            since: Timestamp::UNIX_EPOCH,
+            last_seen: Timestamp::UNIX_EPOCH,
+            count: 1,
+            evidence: String::new(),
+            advice: Advice::None,
+        }
+    }
+}
+
 impl Code {
     /// Every code but the Xid family, in the order of the contract.
     pub const PLAIN: [Code; 47] = [

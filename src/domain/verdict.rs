@@ -97,19 +97,10 @@ fn is_better(seen: State, was: State) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::finding::{Advice, Subject};
+    use crate::domain::finding::Subject;
 
     fn finding(severity: Severity) -> Finding {
-        Finding {
-            code: Code::GpuHot,
-            subject: Subject::Host,
-            severity,
-            since: Timestamp::UNIX_EPOCH,
-            last_seen: Timestamp::UNIX_EPOCH,
-            count: 1,
-            evidence: String::new(),
-            advice: Advice::None,
-        }
+        Finding::seen_once(Code::GpuHot, Subject::Host, severity)
     }
 
     /// A character a second. Seen: `?` not known, `.` nothing, `i` info, `d` degraded, `f` failing.

@@ -268,7 +268,6 @@ impl World {
             claim: one.claim,
             running: if left { 0 } else { 2 },
             pending: 0,
-            connected: one.connected,
         }
     }
 }

@@ -92,7 +92,6 @@ fn read_own(one: &ContainerInstance, at: Moment) -> Own {
             .and_then(|value| value.parse().ok()),
         running: one.running,
         pending: one.pending,
-        connected: one.connected,
     }
 }
 

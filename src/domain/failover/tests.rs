@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::*;
 use crate::domain::ecs::{Cluster, Out, Trouble, TroubleKind};
-use crate::domain::finding::{Advice, Subject};
+use crate::domain::finding::Subject;
 
 const OWN: &str = "arn:aws:ecs:eu-west-1:1:container-instance/yard/m";
 
@@ -39,7 +39,6 @@ impl World {
             claim: None,
             running: 3,
             pending: 0,
-            connected: true,
         });
         world
     }
@@ -103,16 +102,7 @@ impl World {
 }
 
 fn finding(code: Code) -> Finding {
-    Finding {
-        code,
-        subject: Subject::Agent,
-        severity: Severity::Failing,
-        since: Timestamp::UNIX_EPOCH,
-        last_seen: Timestamp::UNIX_EPOCH,
-        count: 1,
-        evidence: String::new(),
-        advice: Advice::Reboot,
-    }
+    Finding::seen_once(code, Subject::Agent, Severity::Failing)
 }
 
 fn settings() -> Settings {

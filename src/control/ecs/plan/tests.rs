@@ -52,7 +52,6 @@ impl World {
                 claim: None,
                 running: 2,
                 pending: 0,
-                connected: true,
             },
             denied: &[],
             cut: &[],

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use percent_encoding::percent_decode_str;
 
@@ -50,6 +50,15 @@ impl Broker {
             user,
             password,
         })
+    }
+}
+
+impl Broker {
+    /// Whether what is sent stays on this machine: `localhost`, 127.0.0.0/8, ::1.
+    #[must_use]
+    pub fn is_this_machine(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|it| it.is_loopback())
     }
 }
 

@@ -337,6 +337,15 @@ fn relay_to(seen: &mut Seen<'_, '_>, relay: &Relay) {
     if !relay.url.is_empty() {
         let files = files.map(|(key, file)| (key.to_owned(), !file.is_empty()));
         broker(seen, "relay.url", &relay.url, &files);
+        if Broker::parse(&relay.url).is_ok_and(|to| !to.tls && !to.is_this_machine())
+            && !relay.insecure
+        {
+            seen.wrong(&["relay.url", "relay.insecure"], || {
+                "relay.url must start with mqtts:// to leave this machine; relay.insecure = true allows it \
+                 unencrypted"
+                    .into()
+            });
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Config {
     pub relay: Relay,
     /// What waits for an uplink that is down.
     pub outbox: Outbox,
-    /// Steering through SSM. Checked, but without effect in this version.
+    /// Steering through SSM: parameters that hold configuration, Inventory and Compliance.
     pub ssm: Ssm,
     /// Moving the work away when the hardware fails.
     pub failover: Failover,
@@ -368,6 +368,8 @@ pub struct Aws {
     pub credentials: String,
     /// Introspection address of the ECS agent; empty: don't ask.
     pub ecs_agent: String,
+    /// Restart an SSM agent that sleeps while AWS can be reached, at most once an hour.
+    pub restart_ssm_agent: bool,
 }
 
 impl Default for Aws {
@@ -377,6 +379,7 @@ impl Default for Aws {
             registration: "/var/lib/amazon/ssm/registration".into(),
             credentials: String::new(),
             ecs_agent: "http://127.0.0.1:51678".into(),
+            restart_ssm_agent: false,
         }
     }
 }
@@ -440,6 +443,8 @@ pub struct Relay {
     pub key: String,
     /// Retain the current state at the broker.
     pub retain: bool,
+    /// Allow mqtt://, which is not encrypted, to a broker on another machine.
+    pub insecure: bool,
 }
 
 impl Default for Relay {
@@ -451,6 +456,7 @@ impl Default for Relay {
             certificate: String::new(),
             key: String::new(),
             retain: true,
+            insecure: false,
         }
     }
 }
@@ -478,7 +484,7 @@ impl Default for Outbox {
     }
 }
 
-/// Steering through SSM. Checked, but without effect in this version.
+/// Steering through SSM: parameters that hold configuration, Inventory and Compliance.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ssm {
@@ -492,6 +498,8 @@ pub struct Ssm {
     pub inventory: bool,
     /// Tell SSM Compliance how it does.
     pub compliance: bool,
+    /// Let parameters set paths, credentials and commands, too; counts only in the file.
+    pub allow_commands: bool,
 }
 
 impl Default for Ssm {
@@ -501,6 +509,7 @@ impl Default for Ssm {
             every: Duration::from_secs(300),
             inventory: true,
             compliance: true,
+            allow_commands: false,
         }
     }
 }

@@ -162,8 +162,14 @@ pub enum Code {
     CamerasGroup,
     /// `ingest.down`: the program that takes the cameras in is gone.
     IngestDown,
+    /// `agent.credentials`: AWS can't be spoken to for want of valid credentials.
+    AgentCredentials,
+    /// `agent.identity`: what makes this machine a managed instance does not work.
+    AgentIdentity,
     /// `agent.outbox_loss`: records that waited for an outlet were lost, or a restart would lose them.
     AgentOutboxLoss,
+    /// `agent.config_rejected`: a configuration that is wrong was not taken, or taken back.
+    AgentConfigRejected,
     /// `agent.kernel_log_gap`: kernel messages were lost before they were read.
     AgentKernelLogGap,
     /// `agent.ecs`: ECS can't be asked to move the work away.
@@ -191,7 +197,7 @@ impl Finding {
 
 impl Code {
     /// Every code but the Xid family, in the order of the contract.
-    pub const PLAIN: [Code; 47] = [
+    pub const PLAIN: [Code; 50] = [
         Code::GpuLost,
         Code::GpuMissing,
         Code::GpuHung,
@@ -235,7 +241,10 @@ impl Code {
         Code::CameraUnknown,
         Code::CamerasGroup,
         Code::IngestDown,
+        Code::AgentCredentials,
+        Code::AgentIdentity,
         Code::AgentOutboxLoss,
+        Code::AgentConfigRejected,
         Code::AgentKernelLogGap,
         Code::AgentEcs,
         Code::AgentDrainHeld,
@@ -289,7 +298,10 @@ impl fmt::Display for Code {
             Code::CameraUnknown => "camera.unknown",
             Code::CamerasGroup => "cameras.group",
             Code::IngestDown => "ingest.down",
+            Code::AgentCredentials => "agent.credentials",
+            Code::AgentIdentity => "agent.identity",
             Code::AgentOutboxLoss => "agent.outbox_loss",
+            Code::AgentConfigRejected => "agent.config_rejected",
             Code::AgentKernelLogGap => "agent.kernel_log_gap",
             Code::AgentEcs => "agent.ecs",
             Code::AgentDrainHeld => "agent.drain_held",

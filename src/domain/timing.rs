@@ -196,7 +196,21 @@ impl Timing {
                 Duration::ZERO,
                 "the program is heard",
             ),
+            // The rules themselves wait out what the SSM agent renews late.
+            Code::AgentCredentials => state(
+                Hold::For(minutes(1)),
+                Duration::ZERO,
+                "credentials that AWS takes",
+            ),
+            Code::AgentIdentity => state(
+                Hold::Now,
+                Duration::ZERO,
+                "an SSM agent that renews, and the registration it had",
+            ),
             Code::AgentOutboxLoss => event(FORGET),
+            Code::AgentConfigRejected => {
+                state(Hold::Now, Duration::ZERO, "a configuration that is right")
+            }
             Code::AgentKernelLogGap => event(FORGET),
             Code::AgentEcs => state(Hold::Now, seconds(30), "a call to ECS that succeeds"),
             Code::AgentDrainHeld => state(

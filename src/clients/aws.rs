@@ -4,7 +4,7 @@ pub mod ecs;
 pub mod json;
 
 use std::error::Error;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_cloudwatch::Client;
@@ -15,45 +15,39 @@ use aws_sdk_cloudwatch::config::{
     AppName, BehaviorVersion, Config, ConfigBag, IdentityCache, Intercept, Region,
     RuntimeComponents, StalledStreamProtectionConfig,
 };
-use aws_smithy_async::rt::sleep::default_async_sleep;
-use aws_smithy_http_client::Connector;
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::http::{
-    HttpConnectorSettings, SharedHttpConnector, http_client_fn,
-};
+use aws_smithy_runtime_api::client::http::{SharedHttpConnector, http_client_fn};
 use aws_smithy_runtime_api::http::Headers;
+use hyper_util::client::proxy::matcher::Matcher;
 use jiff::Timestamp;
 
 use super::credentials::NodeCredentials;
+use super::https::{self, Https};
+use super::trust;
 use crate::clock::Clock;
-
-/// A server that is reachable at all answers a connection in this time.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// For a whole request, from its credentials to the end of the answer.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// The connections to AWS, for all clients together: the authorities that the system trusts take room once. Clones
-/// share them; they are made when the first client needs them.
+/// The connections to AWS, for all clients together. Clones share them; they are made when the first client needs them.
 #[derive(Debug, Clone, Default)]
-pub struct Connections(Arc<OnceLock<SharedHttpConnector>>);
+pub struct Connections(Arc<Mutex<Option<SharedHttpConnector>>>);
 
 impl Connections {
-    /// HTTPS through ring, trusting the system's authorities (`SSL_CERT_FILE`), through `HTTPS_PROXY` where that is
-    /// set.
+    /// HTTPS, trusting the system's authorities, through `HTTPS_PROXY` but for `NO_PROXY`. Where there are none, every request says so, and the next one looks
+    /// again.
     fn connector(&self) -> SharedHttpConnector {
-        let make = || {
-            let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT);
-            let mut connector = Connector::builder()
-                .connector_settings(settings.build())
-                .proxy_config(ProxyConfig::from_env());
-            connector.set_sleep_impl(default_async_sleep());
-            let connector = connector.tls_provider(Provider::Rustls(CryptoMode::Ring));
-            SharedHttpConnector::new(connector.build())
-        };
-        self.0.get_or_init(make).clone()
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &*made {
+            return made.clone();
+        }
+        match trust::client(None) {
+            Ok(tls) => {
+                let https = Https::new(tls.with_no_client_auth(), Matcher::from_env());
+                made.insert(SharedHttpConnector::new(https)).clone()
+            }
+            Err(why) => SharedHttpConnector::new(https::Untrusting(why)),
+        }
     }
 }
 
@@ -69,16 +63,13 @@ pub fn cloudwatch(
     clock: Clock,
     connections: &Connections,
 ) -> Client {
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .operation_timeout(ANSWER)
-        .build();
-    let connector = connections.connector();
+    let timeouts = TimeoutConfig::builder().operation_timeout(ANSWER).build();
+    let connections = connections.clone();
     let mut config = Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(region.to_owned()))
         .credentials_provider(credentials)
-        .http_client(http_client_fn(move |_, _| connector.clone()))
+        .http_client(http_client_fn(move |_, _| connections.connector()))
         // The credentials' file changes under us: the provider reads it for every request.
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())

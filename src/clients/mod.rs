@@ -5,3 +5,6 @@ pub mod backoff;
 pub mod credentials;
 pub mod mqtt;
 pub mod reach;
+
+mod https;
+mod trust;

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use anyhow::{anyhow, ensure};
+use rustls::ClientConfig;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
 
+use crate::clients::trust;
 use crate::config::address;
 
 /// A broker's address, with what is needed to be let in. Written, it is `host:port`, never with a password.
@@ -75,20 +76,11 @@ impl Broker {
         let Some(tls) = &self.tls else {
             return Ok(None);
         };
-        let roots = match &tls.ca {
-            Some(path) => Arc::new(trusted(certificates(path)?, &path.display().to_string())?),
-            None => system_roots()?,
-        };
-        // The provider is named here, so that nothing depends on a process-wide default.
-        let builder =
-            ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?
-                .with_root_certificates(roots);
+        let builder = trust::client(tls.ca.as_deref())?;
         let config = match &tls.identity {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => builder
-                .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+                .with_client_auth_cert(trust::certificates(certificate)?, private_key(key)?)
                 .map_err(|error| format!("{}: {error}", certificate.display()))?,
         };
         Ok(Some(Arc::new(config)))
@@ -110,37 +102,6 @@ impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Broker({self})")
     }
-}
-
-/// The system's authorities, shared by all connections that are open at a time.
-fn system_roots() -> Result<Arc<RootCertStore>, String> {
-    static SHARED: Mutex<Weak<RootCertStore>> = Mutex::new(Weak::new());
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(roots) = shared.upgrade() {
-        return Ok(roots);
-    }
-    let found = rustls_native_certs::load_native_certs();
-    let roots = Arc::new(trusted(found.certs, "the system's certificate store")?);
-    *shared = Arc::downgrade(&roots);
-    Ok(roots)
-}
-
-fn trusted(
-    certificates: Vec<CertificateDer<'static>>,
-    from: &str,
-) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 {
-        return Err(format!("{from} holds no certificate"));
-    }
-    Ok(roots)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {

@@ -59,17 +59,6 @@ fn read_error(error: &SdkError<PutMetricDataError>) -> (Refusal, String) {
             )
         }
         SdkError::TimeoutError(_) => (Refusal::MayHaveArrived, "no answer in time".to_owned()),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
-            // Only the words tell whether it was the connection that took too long.
-            if DisplayErrorContext(error)
-                .to_string()
-                .contains("HTTP connect timeout")
-            {
-                (Refusal::Unreachable, "no connection in time".to_owned())
-            } else {
-                (Refusal::MayHaveArrived, "no answer in time".to_owned())
-            }
-        }
         _ if lacks_credentials(error) => (Refusal::Credentials, told(error)),
         SdkError::DispatchFailure(_) => (read_connection(error), told(error)),
         SdkError::ResponseError(_) | _ => (Refusal::MayHaveArrived, told(error)),

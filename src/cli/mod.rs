@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::DumpableBehavior;
 
 use crate::config::Paths;
 use crate::domain::report::State;
@@ -118,6 +119,7 @@ enum Probe {
 /// What the subcommand could not do, for a person.
 pub fn main() -> anyhow::Result<ExitCode> {
     if let Some(library) = probe_of(std::env::args_os().skip(1)) {
+        keep_to_oneself();
         crate::collect::gpus::probe::main(&library)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -221,6 +223,12 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?)
+}
+
+/// Keeps what this process holds, keys and passwords among it, out of core dumps and other programs' reach.
+fn keep_to_oneself() {
+    // Refused by nobody; and without it all works as well.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
 /// Whether standard output wants colour: a terminal, and nobody said `NO_COLOR` (no-color.org).

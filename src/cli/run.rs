@@ -13,6 +13,7 @@ use crate::domain::report::{CameraState, Report};
 /// # Errors
 /// The configuration is wrong, the socket can't be opened, or a part of the agent broke.
 pub fn main(config: Option<&Path>) -> anyhow::Result<ExitCode> {
+    super::keep_to_oneself();
     let in_terminal = std::io::stderr().is_terminal() && !super::log::under_systemd();
     super::log::start(in_terminal);
     let load = || Ok(super::load::load(config)?.config);

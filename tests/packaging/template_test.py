@@ -10,6 +10,7 @@ from template import TEMPLATE, Resolver, load
 BARE = {"Site": "north", "Cluster": "field", "RequiredSlots": 18}
 FULL = BARE | {
     "NodeRoleName": "node", "DenyOtherClusters": "true", "AllowSsm": "true", "FastDetection": "true", "WarmPoolSize": 1,
+    "ParameterKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/0a1b",
     "QueueName": "clips", "QueueTaskDefinition": "worker", "NotificationEmail": "a@example.com",
 }
 # CloudFormation takes no longer template in the request itself; beyond, it would have to lie in a bucket.

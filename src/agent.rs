@@ -2,13 +2,16 @@
 
 mod ecs;
 mod fit;
+mod identity;
 mod notes;
 mod orders;
 mod outlets;
 mod part;
 pub mod record;
 mod restart;
+mod settings;
 mod sources;
+pub mod ssm;
 mod systemd;
 
 use std::path::PathBuf;
@@ -22,10 +25,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::clients::credentials::NodeCredentials;
 use crate::clock::Clock;
+use crate::collect::host;
 use crate::collect::identity::ecs as introspection;
-use crate::collect::identity::{self, Identity};
+use crate::collect::identity::{self as collected, Identity};
 use crate::config::Config;
+use crate::config::layers::Base;
 use crate::domain::ecs::EcsView;
 use crate::domain::judge::{Judge, Judgement, Surroundings};
 use crate::domain::moment::Moment;
@@ -36,10 +42,13 @@ use crate::store::{Keeping, Limits, Store, inspect};
 
 use ecs::{Ecs, EcsPart};
 use fit::FitFile;
+use identity::IdentityPart;
 use notes::Notes;
 use outlets::Outlets;
 use part::Part;
+use settings::Settings;
 use sources::Sources;
+use ssm::{SsmPart, Way};
 use systemd::Watchdog;
 
 /// Between two looks when nothing happens; what happens is looked at at once.
@@ -59,15 +68,16 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket can't be opened, or a part of the agent broke; systemd starts it again.
 pub async fn run(
-    config: &Config,
-    reload: impl Fn() -> anyhow::Result<Config>,
+    base: Base,
+    reload: impl Fn() -> anyhow::Result<Base>,
     show: Option<fn(&Report)>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let identity = identify(config);
+    let settings = Settings::open(base, &host::boot_id(), Clock::start(None).now()).await;
+    let identity = identify(settings.config());
     let (orders, mut ordered) = told::channel();
-    let mut house = House::open(config, &identity, orders, show).await?;
-    house.furnish(config, &identity).await?;
+    let mut house = House::open(settings, &identity, orders, show).await?;
+    house.settle(identity).await?;
     house.announce("started").await?;
     let mut watchdog = Watchdog::ready();
     let mut tick = tokio::time::interval(TICK);
@@ -75,13 +85,19 @@ pub async fn run(
     let outcome = loop {
         tokio::select! {
             wish = signals.next() => match wish {
-                Wish::Stop => break Ok(()),
+                Wish::Stop => {
+                    house.settings.stop().await;
+                    break Ok(());
+                }
                 Wish::Reload => match reload() {
-                    Ok(config) => {
-                        house.furnish(&config, &identify(&config)).await?;
+                    Ok(base) => {
+                        house.settings.reload(base, house.clock.now()).await;
+                        // Whoever has just put a parameter need not wait for the next look.
+                        house.ssm.forget_parameters().await;
+                        house.settle(identify(house.settings.config())).await?;
                         tracing::info!("the configuration was read again");
                     }
-                    Err(error) => tracing::error!("the old configuration stays in force: {error:#}"),
+                    Err(error) => house.settings.refuse_file(&error),
                 },
             },
             Some(order) = ordered.recv() => house.carry_out(order).await?,
@@ -91,6 +107,7 @@ pub async fn run(
             },
             _ = tick.tick() => {}
         }
+        house.follow_parameters().await?;
         house.tick().await?;
         watchdog.feed();
     };
@@ -116,14 +133,21 @@ pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result
     let mut sources = Sources::default();
     sources.furnish(config, &memory, &clock).await;
     let place = introspection::ask(&config.aws.ecs_agent, false).await.ok();
+    let credentials = NodeCredentials::new(&config.aws, environment, clock.clone());
+    let seen = identity::watching(config, &identity, &credentials)
+        .look()
+        .await;
     let around = Surroundings {
         outlets: ["cloudwatch", "relay", "ssm", "ecs"]
             .map(Outlet::off)
             .to_vec(),
         clock_offset: clock.offset(),
         in_memory: None,
+        identity: seen,
+        heard: None,
         place,
         ecs: EcsView::default(),
+        config_rejected: None,
     };
     let deadline = Instant::now() + patience;
     let report = loop {
@@ -143,7 +167,7 @@ pub async fn observe_once(config: &Config, patience: Duration) -> anyhow::Result
 }
 
 fn identify(config: &Config) -> Identity {
-    let (identity, problems) = identity::read(config, environment);
+    let (identity, problems) = collected::read(config, environment);
     for problem in problems {
         tracing::warn!("{problem}");
     }
@@ -157,7 +181,7 @@ fn node(config: &Config, identity: &Identity) -> Node {
         hostname: identity.hostname.clone(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
         boot: identity.boot.clone(),
-        uptime_s: None,
+        ..Node::default()
     }
 }
 
@@ -175,11 +199,14 @@ fn environment(name: &str) -> Option<String> {
 /// Everything that lives on when the configuration is read again; a part only as long as its settings last.
 struct House {
     clock: Clock,
+    settings: Settings,
     notes: Notes,
     judge: Judge,
     sources: Sources,
     outlets: Outlets,
     ecs: Option<EcsPart>,
+    ssm: SsmPart,
+    identity: Option<IdentityPart>,
     socket: Option<Part<PathBuf, FitFile>>,
     metrics: Option<Part<String, ()>>,
     latest: watch::Sender<Option<Arc<Report>>>,
@@ -192,12 +219,13 @@ struct House {
 impl House {
     /// An empty house, with what an earlier life remembered.
     async fn open(
-        config: &Config,
+        settings: Settings,
         identity: &Identity,
         orders: mpsc::Sender<Order>,
         show: Option<fn(&Report)>,
     ) -> anyhow::Result<Self> {
         let opening = Clock::start(None).now();
+        let config = settings.config();
         let (folder, limits) = (&config.paths.state, limits(config));
         let written = inspect::last_written(folder);
         let opened = Store::open(folder, limits, &identity.boot, opening).await;
@@ -219,11 +247,14 @@ impl House {
         );
         Ok(House {
             clock,
+            settings,
             notes: Notes::new(store, memory),
             judge,
             sources: Sources::default(),
             outlets: Outlets::default(),
             ecs: None,
+            ssm: SsmPart::default(),
+            identity: None,
             socket: None,
             metrics: None,
             latest: watch::Sender::new(None),
@@ -231,6 +262,35 @@ impl House {
             show,
             kernel_kept: Moment::BOOT,
         })
+    }
+
+    /// Furnishes with the configuration in force; if that can't be done for parameters that are new, without them.
+    async fn settle(&mut self, mut identity: Identity) -> anyhow::Result<()> {
+        loop {
+            let config = self.settings.config().clone();
+            let Err(error) = self.furnish(&config, &identity).await else {
+                return Ok(());
+            };
+            if !self.settings.take_back(&error).await {
+                return Err(error);
+            }
+            identity = identify(self.settings.config());
+        }
+    }
+
+    /// Goes on with what SSM has given, if it is new.
+    async fn follow_parameters(&mut self) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        if self.settings.follow(self.ssm.fetched(), now).await {
+            self.settle(identify(self.settings.config())).await?;
+            self.announce(match self.settings.is_on_trial() {
+                true => "parameters on trial",
+                false => "parameters taken back",
+            })
+            .await?;
+        }
+        self.settings.tick(now.moment).await;
+        Ok(())
     }
 
     /// Starts every part that the configuration asks for; what runs with the same settings is left alone.
@@ -247,17 +307,17 @@ impl House {
         // A session must be on disk before it is told, or a crash would give it out twice.
         self.notes.has_changed();
         self.notes.keep(Vec::new(), self.clock.now()).await?;
-        let connections = self.outlets.connections();
+        let credentials = self.outlets.credentials(config, &self.clock);
+        let way = Way {
+            connections: self.outlets.connections(),
+            credentials: &credentials,
+            clock: &self.clock,
+        };
         let to_come_back = self.judge.failover().is_to_come_back();
-        Ecs::furnish(
-            &mut self.ecs,
-            to_come_back,
-            config,
-            identity,
-            &self.clock,
-            connections,
-        )
-        .await;
+        Ecs::furnish(&mut self.ecs, to_come_back, config, identity, &way).await;
+        let restarts = self.judge.restarts_wanted();
+        identity::furnish(&mut self.identity, config, identity, &credentials, restarts).await;
+        self.ssm.furnish(config, identity, &self.latest, &way).await;
         Ok(())
     }
 
@@ -303,6 +363,8 @@ impl House {
     async fn stir(&mut self) -> anyhow::Result<()> {
         let mut waits = self.sources.stir();
         waits.extend(self.outlets.stir());
+        waits.extend(self.ssm.stir());
+        waits.extend(self.identity.as_mut().map(|part| part.stir().boxed_local()));
         waits.extend(self.ecs.as_mut().map(|part| part.stir().boxed_local()));
         waits.extend(
             self.socket
@@ -336,14 +398,21 @@ impl House {
         let part = self.ecs.as_mut().map(|part| part.value.look());
         let (place, ecs, to_ecs) = part.unwrap_or_else(ecs::nothing);
         let around = Surroundings {
-            outlets: self.outlets.report(to_ecs),
+            outlets: self.outlets.report(self.ssm.outlet(), to_ecs),
             clock_offset: self.clock.offset(),
             in_memory: match self.notes.store.keeping() {
                 Keeping::OnDisk => None,
                 Keeping::InMemory { why } => Some(why),
             },
+            identity: self
+                .identity
+                .as_mut()
+                .map(IdentityPart::seen)
+                .unwrap_or_default(),
+            heard: self.clock.verified().map(|verified| verified.moment),
             place,
             ecs,
+            config_rejected: self.settings.rejected(),
         };
         let now = self.clock.now();
         self.sources.judge(&mut self.judge, around, now)
@@ -356,6 +425,9 @@ impl House {
         self.notes.keep(drafts, now).await?;
         if let Some(part) = &self.ecs {
             part.value.want(self.judge.want());
+        }
+        if let Some(part) = &self.identity {
+            part.want_restarts(self.judge.restarts_wanted());
         }
         let judgement = Arc::new(judgement);
         self.outlets.ship(&judgement);
@@ -407,6 +479,8 @@ impl House {
         self.outlets.stop().await;
         self.sources.stop().await;
         Part::remove(&mut self.ecs).await;
+        self.ssm.stop().await;
+        Part::remove(&mut self.identity).await;
         Part::remove(&mut self.socket).await;
         Part::remove(&mut self.metrics).await;
         if tokio::time::timeout(FAREWELL, self.notes.store.flush())

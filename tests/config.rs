@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use sideline::config::effective::Environment;
+use sideline::config::layers::{Base, Parameter};
 use sideline::config::{Config, SourceKind, decode, parse};
 
 fn told(text: &str) -> String {
@@ -152,6 +154,46 @@ proptest! {
             prop_assert!(!told.is_empty());
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Parameters over files: what is right over a file is a configuration, and what is wrong changes nothing.
+    #[test]
+    fn no_parameter_panics(file in file(), lines in proptest::collection::vec(line(), 0..8)) {
+        let base = Base::of_file("f".into(), file.clone(), Environment::default());
+        let base = base.expect("the files are right");
+        let value = lines.concat();
+        let parameter = Parameter { name: "/a".into(), version: 1, value: value.clone() };
+        let laid = base.lay(std::slice::from_ref(&parameter), &[]);
+        if laid.refused.is_empty() {
+            let again = parse(&laid.effective.toml()).map(|parsed| parsed.config);
+            prop_assert_eq!(again, Ok(laid.effective.config), "{}\n{}", file, value);
+        } else {
+            let told = laid.refused[0].1.lines("f");
+            for words in ["invalid type", "invalid value", "unknown variant", "unknown field", "missing field", "did not match"] {
+                prop_assert!(!told.contains(words), "{file}\n{value}\n{told}");
+            }
+            prop_assert!(!told.is_empty());
+            prop_assert_eq!(laid.effective.config, base.config);
+        }
+    }
+}
+
+/// Files that are right, and in which parameters can do harm.
+fn file() -> impl Strategy<Value = String> {
+    let rest = prop::sample::select(vec![
+        "",
+        "[judge]\ndisk_degraded_percent = 40\ndisk_failing_percent = 50\nrules = { 'gpu.hot' = 'off' }",
+        "[[cameras.source]]\nkind = 'mqtt'\nurl = 'mqtt://h'\ntopic = '+'\nfields = { fps = '/a' }",
+        "cameras = { expect = { a = { fps = 1 } }, source = [] }\ngpu.expected = 3",
+        "[relay]\nurl = 'mqtts://h'\nca = '/c'\n[[check]]\nname = 'a'\ncommand = ['/a']",
+    ]);
+    let allowed = any::<bool>();
+    (rest, allowed).prop_map(|(rest, allowed)| {
+        format!("ssm = {{ parameters = ['/a'], allow_commands = {allowed} }}\n{rest}\n")
+    })
 }
 
 fn line() -> impl Strategy<Value = String> {

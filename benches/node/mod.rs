@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use sideline::config::{Config, Expect};
-use sideline::domain::ecs::{EcsView, Place};
+use sideline::domain::ecs::Place;
 use sideline::domain::judge::{Judge, Judgement, Surroundings};
 use sideline::domain::memory::Memory;
 use sideline::domain::moment::{Moment, Now};
@@ -46,7 +46,7 @@ impl Server {
             hostname: "camera-server-1".into(),
             agent: "0.1.0".into(),
             boot: "3f2b1c1e-7d0a-4a53-9d4b-0b6e6f1a2b3c".into(),
-            uptime_s: None,
+            ..Node::default()
         };
         Server {
             host: Reading::ok(host(), start),
@@ -118,6 +118,8 @@ impl Server {
             },
             Surroundings {
                 in_memory: None,
+                identity: sideline::domain::identity::Seen::default(),
+                heard: None,
                 outlets: vec![
                     outlet("cloudwatch"),
                     outlet("relay"),
@@ -130,7 +132,7 @@ impl Server {
                     container_instance: "3f2b1c1e7d0a4a53".into(),
                     tasks: Some(18),
                 }),
-                ecs: EcsView::default(),
+                ..Surroundings::default()
             },
             now,
         )

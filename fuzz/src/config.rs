@@ -5,6 +5,7 @@ use sideline::collect::cameras::json::Json;
 use sideline::config::address::{Broker, http};
 use sideline::config::cost::{Bill, Fleet};
 use sideline::config::effective::{Effective, Environment};
+use sideline::config::layers::{Base, Parameter};
 use sideline::config::{Config, Parsed, Problems, SourceKind, decode, parse};
 
 /// The text of a file.
@@ -14,8 +15,33 @@ pub(super) fn run(input: &[u8]) {
         Ok((text, parsed)) => {
             usable(&parsed.config);
             shown(text, parsed, lines);
+            over(text, lines);
         }
         Err(problems) => told(&problems, lines),
+    }
+}
+
+/// The same as a parameter over a file: a configuration again, or told where it is wrong.
+fn over(text: &str, lines: usize) {
+    let file = "ssm.parameters = ['/a']\n[relay]\nurl = 'mqtts://h'\nca = '/c'\n";
+    let base = Base::of_file("file".into(), file.to_owned(), Environment::default());
+    let base = base.expect("the file is right");
+    let parameter = Parameter {
+        name: "/a".to_owned(),
+        version: 1,
+        value: text.to_owned(),
+    };
+    let laid = base.lay(&[parameter], &[]);
+    match laid.refused.as_slice() {
+        [] => {
+            usable(&laid.effective.config);
+            let shown = laid.effective.toml();
+            assert!(parse(&shown).is_ok(), "{shown}");
+        }
+        [(_, problems), ..] => {
+            told(problems, lines);
+            assert_eq!(laid.effective.config, base.config);
+        }
     }
 }
 

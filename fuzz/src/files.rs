@@ -70,8 +70,9 @@ pub(super) fn credentials(input: &[u8]) {
                 }
             }
         }
-        let _ = provider.expires_at();
-        provider.forget();
+        let seen = format!("{:?}", provider.look().await);
+        assert!(profile_is_told || !seen.contains("SECRET"), "{seen}");
+        provider.refused("ExpiredToken");
     });
 }
 

@@ -4,10 +4,9 @@ use tokio::sync::watch;
 
 use super::environment;
 use super::part::Part;
+use super::ssm::Way;
+use crate::clients::aws;
 use crate::clients::aws::ecs::Ecs as Client;
-use crate::clients::aws::{self, Connections};
-use crate::clients::credentials::NodeCredentials;
-use crate::clock::Clock;
 use crate::collect::identity::Identity;
 use crate::collect::identity::ecs as introspection;
 use crate::config::{self, Config, FailoverMode};
@@ -41,8 +40,7 @@ impl Ecs {
         to_come_back: bool,
         config: &Config,
         identity: &Identity,
-        clock: &Clock,
-        connections: &Connections,
+        way: &Way<'_>,
     ) {
         let region = identity.region.clone().unwrap_or_default();
         let aws = config::Aws {
@@ -51,18 +49,12 @@ impl Ecs {
         };
         let acts = config.failover.mode == FailoverMode::Drain || to_come_back;
         Part::renew(slot, (aws, acts), |(aws, acts), tasks| {
-            Ecs::start(aws, *acts, clock, connections, tasks)
+            Ecs::start(aws, *acts, way, tasks)
         })
         .await;
     }
 
-    fn start(
-        aws: &config::Aws,
-        acts: bool,
-        clock: &Clock,
-        connections: &Connections,
-        tasks: &mut Supervisor,
-    ) -> Ecs {
+    fn start(aws: &config::Aws, acts: bool, way: &Way<'_>, tasks: &mut Supervisor) -> Ecs {
         let (found, place) = watch::channel(None);
         let (url, token) = (aws.ecs_agent.clone(), tasks.token());
         tasks.spawn("the ECS agent", async move {
@@ -84,17 +76,16 @@ impl Ecs {
                 ..EcsView::default()
             });
         } else if acts {
-            let credentials = NodeCredentials::new(aws, environment, clock.clone());
             let endpoint = aws::endpoint("ECS", environment);
             let control = control::EcsControl {
                 ecs: Client::new(
                     &aws.region,
-                    credentials,
+                    way.credentials.clone(),
                     endpoint,
-                    clock.clone(),
-                    connections.clone(),
+                    way.clock.clone(),
+                    way.connections.clone(),
                 ),
-                clock: clock.clone(),
+                clock: way.clock.clone(),
             };
             let (place, token) = (place.clone(), tasks.token());
             tasks.spawn(

@@ -48,6 +48,7 @@ pub(super) struct Outlets {
     cloudwatch: Option<CloudWatchPart>,
     relay: Option<RelayPart>,
     connections: Connections,
+    credentials: Option<(config::Aws, NodeCredentials)>,
 }
 
 impl Outlets {
@@ -72,12 +73,12 @@ impl Outlets {
                     ..config.aws.clone()
                 };
                 let key = (config.cloudwatch.clone(), aws, common.clone());
-                let connections = &self.connections;
+                let way = (self.credentials(config, clock), &self.connections);
                 Part::renew(
                     &mut self.cloudwatch,
                     key,
                     |(settings, aws, common), tasks| {
-                        open_cloudwatch(settings, aws, common, store, clock, connections, tasks)
+                        open_cloudwatch(settings, aws, common, store, clock, &way, tasks)
                     },
                 )
                 .await;
@@ -114,6 +115,19 @@ impl Outlets {
         &self.connections
     }
 
+    /// What all that speaks to AWS signs with, as long as the settings are the same: what one is refused, the others
+    /// need not try.
+    pub(super) fn credentials(&mut self, config: &Config, clock: &Clock) -> NodeCredentials {
+        match &self.credentials {
+            Some((settings, credentials)) if *settings == config.aws => credentials.clone(),
+            Some(_) | None => {
+                let new = NodeCredentials::new(&config.aws, environment, clock.clone());
+                self.credentials = Some((config.aws.clone(), new.clone()));
+                new
+            }
+        }
+    }
+
     /// Waits until an outlet ends badly.
     pub(super) fn stir(&mut self) -> Vec<LocalBoxFuture<'_, anyhow::Result<()>>> {
         let mut waits = Vec::with_capacity(2);
@@ -126,8 +140,8 @@ impl Outlets {
         waits
     }
 
-    /// How each does, in the order of the contract; `ecs` is told by who acts there.
-    pub(super) fn report(&self, ecs: Outlet) -> Vec<Outlet> {
+    /// How each does, in the order of the contract; `ssm` and `ecs` are told by who acts there.
+    pub(super) fn report(&self, ssm: Outlet, ecs: Outlet) -> Vec<Outlet> {
         let told = |way: &Way| way.told.borrow().clone();
         vec![
             self.cloudwatch
@@ -136,7 +150,7 @@ impl Outlets {
             self.relay
                 .as_ref()
                 .map_or(Outlet::off("relay"), |part| told(&part.value)),
-            Outlet::off("ssm"),
+            ssm,
             ecs,
         ]
     }
@@ -179,10 +193,9 @@ fn open_cloudwatch(
     common: &Common,
     store: &Store,
     clock: &Clock,
-    connections: &Connections,
+    (credentials, connections): &(NodeCredentials, &Connections),
     tasks: &mut Supervisor,
 ) -> Way {
-    let credentials = NodeCredentials::new(aws, environment, clock.clone());
     let endpoint = aws::endpoint("CLOUDWATCH", environment);
     let usual = || format!("https://monitoring.{}.amazonaws.com", aws.region);
     let server = endpoint.clone().unwrap_or_else(usual);
@@ -201,7 +214,7 @@ fn open_cloudwatch(
             clock.clone(),
             connections,
         ),
-        credentials,
+        credentials: credentials.clone(),
         clock: clock.clone(),
     };
     let token = tasks.token();

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use super::{load, print, timing};
@@ -15,18 +16,23 @@ use crate::config::{Config, Enabled, Expected, Profile, manual, units};
 pub enum ConfigCommand {
     /// Check a file: every problem at once, with line numbers.
     #[command(after_help = "\
-Each problem is one line, FILE:LINE:COLUMN: MESSAGE. The exit status is 0 if the file is right, else 1.
+Each problem is one line, FILE:LINE:COLUMN: MESSAGE. The exit status is 0 if all is right, else 1.
+--over holds what is to become a parameter of SSM against the file that it will be laid over, as a node does.
 
 Examples:
   sideline config check /etc/sideline/sideline.toml
-  sideline config check new.toml && echo right")]
+  sideline config check new.toml && echo right
+  sideline config check sideline.toml --over fleet.toml --over site-north.toml")]
     Check {
         /// The file to check.
         file: PathBuf,
+        /// The text of a parameter, laid over the file and over those before it.
+        #[arg(long, value_name = "FILE", visible_alias = "layer")]
+        over: Vec<PathBuf>,
     },
     /// Print the configuration in force, where each value came from, and when findings open and close.
     #[command(after_help = "\
-A value comes from the file, from the environment (AWS_REGION, AWS_DEFAULT_REGION, AWS_SHARED_CREDENTIALS_FILE; for an ordinary user without a file also XDG_STATE_HOME and XDG_RUNTIME_DIR), or is the default.
+A value comes from the file, from a parameter of SSM that the agent laid over it (ssm.parameters), from the environment (AWS_REGION, AWS_DEFAULT_REGION, AWS_SHARED_CREDENTIALS_FILE; for an ordinary user without a file also XDG_STATE_HOME and XDG_RUNTIME_DIR), or is the default.
 What is printed is a configuration again, but for passwords in URLs, which are shown as ***.
 
 Examples:
@@ -34,7 +40,7 @@ Examples:
   sideline --config new.toml config show
   sideline config show --json | jq .origins")]
     Show {
-        /// Print JSON: file, config, the origin of each key, and the timing of each finding.
+        /// Print JSON: file, parameters, config, the origin of each key, and the timing of each finding.
         #[arg(long)]
         json: bool,
     },
@@ -91,13 +97,16 @@ pub struct CostArgs {
 /// A configuration that cannot be read or is wrong; an output that cannot be written.
 pub fn run(command: ConfigCommand, file: Option<&Path>) -> anyhow::Result<ExitCode> {
     let text = match command {
-        ConfigCommand::Check { file } => {
+        ConfigCommand::Check { file, over } => {
             // The problems alone: each is a line that editors and scripts understand.
-            if let Err(problems) = load::read(&file) {
+            if let Err(problems) = check(&file, &over) {
                 eprintln!("{problems:#}");
                 return Ok(ExitCode::FAILURE);
             }
-            format!("{}: ok\n", file.display())
+            let files = [&file].into_iter().chain(&over);
+            files
+                .map(|file| format!("{}: ok\n", file.display()))
+                .collect()
         }
         ConfigCommand::Show { json: true } => {
             let loaded = load::load(file)?;
@@ -115,6 +124,23 @@ pub fn run(command: ConfigCommand, file: Option<&Path>) -> anyhow::Result<ExitCo
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a file is right, and what is laid over it.
+fn check(file: &Path, over: &[PathBuf]) -> anyhow::Result<()> {
+    let base = load::base(Some(file))?;
+    let texts: Vec<String> = over
+        .iter()
+        .map(|file| load::read(file))
+        .collect::<Result<_, _>>()?;
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let wrong = base.check_over(&texts).into_iter();
+    let lines = wrong.map(|(at, problems)| problems.lines(&over[at].display().to_string()));
+    let lines: Vec<String> = lines.collect();
+    match lines.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow!(lines.join("\n"))),
+    }
 }
 
 fn profile(word: &str) -> Result<Profile, String> {

@@ -9,7 +9,10 @@ use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{outbox, print};
+use super::{load, outbox, print};
+use crate::agent;
+use crate::collect::identity;
+use crate::config::Config;
 use crate::domain::finding::Code;
 use crate::domain::inventory::{Presence, Reported};
 use crate::domain::memory::{Memory, Part, RememberedGpu};
@@ -26,6 +29,9 @@ pub enum InventoryCommand {
     /// Accept a planned change: forget what is not there now
     #[command(after_help = ACCEPT)]
     Accept(Options),
+    /// Let the SSM agent find what SSM Inventory is told of this node
+    #[command(after_help = LINK)]
+    Link,
 }
 
 /// How to print it.
@@ -63,6 +69,16 @@ Examples:
   sideline inventory show && sudo sideline inventory accept
   sudo sideline inventory accept --json | jq '.forgotten[].id'";
 
+const LINK: &str = "\
+The agent writes what SSM Inventory is to know (Custom:SidelineNode, Custom:SidelineGpu, Custom:SidelineDisk) into \
+ssm-inventory in paths.state; the SSM agent looks into its own folder, which the service may not write to. This makes \
+symbolic links there, or takes them away where the node is not registered (any more) or ssm.inventory is false; the \
+unit runs it before the service starts. Where the links are right nothing is done.
+Exit status: 0; 1 the SSM agent's folder can't be written to (only root can).
+
+Example:
+  sudo sideline inventory link";
+
 /// Runs `sideline inventory …`; `config` is the global `--config`.
 ///
 /// # Errors
@@ -75,7 +91,26 @@ pub fn run(
     match command {
         InventoryCommand::Show(options) => show(options, socket, &outbox::folder(config)?),
         InventoryCommand::Accept(options) => accept(options, socket),
+        InventoryCommand::Link => link(&load::load(config)?.config),
     }
+}
+
+fn link(config: &Config) -> anyhow::Result<ExitCode> {
+    let (identity, problems) = identity::read(config, |name| std::env::var(name).ok());
+    for problem in problems {
+        eprintln!("sideline: {problem}");
+    }
+    let changes = match agent::ssm::link_inventory(config, &identity) {
+        Ok(changes) => changes,
+        Err(error) => {
+            eprintln!("sideline: the SSM agent's folder can't be changed: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    for change in changes {
+        print(&format!("{change}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is remembered, and what the agent says of it.

@@ -58,7 +58,7 @@ A command line that is wrong exits with 3, too.";
 enum Command {
     /// Run the agent: watch, judge, tell the cloud
     #[command(
-        after_help = "It stops on Ctrl-C or TERM, and reads its configuration again on HUP. The systemd unit starts it so.\nSIDELINE_LOG=debug makes its log talkative."
+        after_help = "It stops on Ctrl-C or TERM, and reads its configuration again on HUP, from the file and from SSM. The systemd unit starts it so.\nSIDELINE_LOG=debug makes its log talkative."
     )]
     Run,
     /// Ask the running agent how this node does

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::agent;
-use crate::config::Config;
 use crate::domain::report::{CameraState, Report};
 
 /// Runs the agent.
@@ -16,10 +15,10 @@ pub fn main(config: Option<&Path>) -> anyhow::Result<ExitCode> {
     super::keep_to_oneself();
     let in_terminal = std::io::stderr().is_terminal() && !super::log::under_systemd();
     super::log::start(in_terminal);
-    let load = || Ok(super::load::load(config)?.config);
-    let first: Config = load()?;
+    let load = || super::load::base(config);
+    let first = load()?;
     let runtime = super::runtime()?;
-    let outcome = runtime.block_on(agent::run(&first, load, in_terminal.then_some(show)));
+    let outcome = runtime.block_on(agent::run(first, load, in_terminal.then_some(show)));
     // A thread that hangs in a system call must not hold up the end.
     runtime.shutdown_background();
     if in_terminal {

@@ -2,6 +2,7 @@
 
 pub mod ecs;
 pub mod json;
+pub mod ssm;
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -21,8 +21,10 @@ use backon::{ConstantBuilder, Retryable};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::aws::innermost;
 use crate::clock::Clock;
 use crate::config;
+use crate::domain::identity::{self, Source};
 
 /// A set is used for a minute at most before it is read again.
 const AT_MOST: Duration = Duration::from_secs(60);
@@ -45,6 +47,8 @@ const LONGEST_FILE: u64 = 256 * 1024;
 pub struct NodeCredentials {
     origin: Origin,
     last_good: Arc<Mutex<Option<Good>>>,
+    /// What AWS said when it refused a set last, until it takes one.
+    refused: Arc<Mutex<Option<String>>>,
     clock: Clock,
 }
 
@@ -86,6 +90,7 @@ impl NodeCredentials {
         NodeCredentials {
             origin,
             last_good: Arc::default(),
+            refused: Arc::default(),
             clock,
         }
     }
@@ -95,18 +100,47 @@ impl NodeCredentials {
         self.read().await.is_ok()
     }
 
-    /// Drops what was read last, after AWS has refused it: it must not stand in for a broken file.
-    pub fn forget(&self) {
-        *self.last_good() = None;
+    /// AWS has refused what was read last, in these words: it must not stand in for a broken file.
+    pub fn refused(&self, said: &str) {
+        self.forget();
+        *lock(&self.refused) = Some(said.to_owned());
     }
 
-    /// When the credentials in use expire, as far as the SSM agent says.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        match &self.origin {
-            Origin::Environment(_) => None,
-            Origin::File(file) => file.sharing().expires_at,
+    /// AWS has taken what was read last.
+    pub fn taken(&self) {
+        *lock(&self.refused) = None;
+    }
+
+    /// How they are, without any part of them.
+    pub async fn look(&self) -> identity::Credentials {
+        let read = self.read().await;
+        let (source, file, expires_at) = match &self.origin {
+            Origin::Environment(_) => (Source::Environment, None, None),
+            Origin::File(file) => {
+                let path = file.path.display().to_string();
+                let source = if file.path.exists() {
+                    Source::File
+                } else {
+                    Source::None
+                };
+                (source, Some(path), file.sharing().expires_at)
+            }
+        };
+        identity::Credentials {
+            source: Some(source),
+            file,
+            expires_at,
+            // AKIA are a user's own keys; a session's come with a token.
+            long_lived: read.as_ref().ok().map(|set| {
+                set.session_token().is_none() && set.access_key_id().starts_with("AKIA")
+            }),
+            problem: read.err().map(|error| innermost(&error)),
+            refused: lock(&self.refused).clone(),
         }
+    }
+
+    fn forget(&self) {
+        *self.last_good() = None;
     }
 
     async fn read(&self) -> provider::Result {
@@ -160,10 +194,13 @@ impl NodeCredentials {
     }
 
     fn last_good(&self) -> MutexGuard<'_, Option<Good>> {
-        self.last_good
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.last_good)
     }
+}
+
+/// Every change is whole by itself, so a panic elsewhere leaves nothing half done.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl ProvideCredentials for NodeCredentials {

@@ -1,6 +1,7 @@
 //! Who this node is: to the cloud, to the broker, and to the ECS agent that runs beside it.
 
 pub mod ecs;
+pub mod watch;
 
 use std::io::Read;
 use std::path::Path;

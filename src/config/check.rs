@@ -438,7 +438,7 @@ fn unknown_code(code: &str) -> String {
 impl Seen<'_, '_> {
     /// Notes a problem between the values at these paths, at the first of them that the file sets;
     /// nothing if one of them was not to be read, for then it would be its echo.
-    fn wrong(&mut self, paths: &[&str], message: impl FnOnce() -> String) {
+    pub(super) fn wrong(&mut self, paths: &[&str], message: impl FnOnce() -> String) {
         if paths.iter().any(|path| self.is_spoilt(path)) {
             return;
         }

@@ -40,6 +40,8 @@ pub enum Origin {
     Default,
     /// This line of the file, from 1.
     File(usize),
+    /// The parameter at this place of [`Effective::parameters`], and its line, from 1.
+    Parameter(usize, usize),
     /// This variable of the environment.
     Environment(&'static str),
     /// It follows from paths.state, for an ordinary user without a file.
@@ -53,6 +55,10 @@ pub struct Effective {
     pub config: Config,
     /// The file they were read from, if there is one.
     pub file: Option<PathBuf>,
+    /// The parameters that were laid over it, in their order: name and version.
+    pub parameters: Vec<(String, i64)>,
+    /// What else is worth telling of how this came about, a line each.
+    pub notes: Vec<String>,
     origins: BTreeMap<String, Origin>,
 }
 
@@ -60,12 +66,39 @@ impl Effective {
     /// What a file says, completed by the environment.
     #[must_use]
     pub fn of_file(file: PathBuf, parsed: Parsed, environment: &Environment) -> Self {
+        Effective::of_layers(file, parsed, std::iter::empty(), environment)
+    }
+
+    /// The same with parameters over it: each one's name, its version, and what was read of it over all before it.
+    #[must_use]
+    pub(super) fn of_layers(
+        file: PathBuf,
+        parsed: Parsed,
+        parameters: impl Iterator<Item = ((String, i64), Parsed)>,
+        environment: &Environment,
+    ) -> Self {
         let lines = parsed.lines.into_iter();
         let mut effective = Effective {
             config: parsed.config,
             file: Some(file),
+            parameters: Vec::new(),
+            notes: Vec::new(),
             origins: lines.map(|(key, line)| (key, Origin::File(line))).collect(),
         };
+        for (at, (parameter, parsed)) in parameters.enumerate() {
+            effective.parameters.push(parameter);
+            effective.config = parsed.config;
+            for path in parsed.lines.keys() {
+                // A list is replaced: what its elements were says nothing of the new ones.
+                let element = format!("{path}[");
+                effective
+                    .origins
+                    .retain(|path, _| !path.starts_with(&element));
+            }
+            let lines = parsed.lines.into_iter();
+            let origins = lines.map(|(key, line)| (key, Origin::Parameter(at, line)));
+            effective.origins.extend(origins);
+        }
         effective.aws(environment);
         effective
     }
@@ -76,6 +109,8 @@ impl Effective {
         let mut effective = Effective {
             config: Config::default(),
             file: None,
+            parameters: Vec::new(),
+            notes: Vec::new(),
             origins: BTreeMap::new(),
         };
         effective.aws(environment);
@@ -154,6 +189,12 @@ impl Effective {
             Some(file) => format!("# {}, the environment and the defaults\n", file.display()),
             None => "# no file: the environment and the defaults\n".into(),
         };
+        for (name, version) in &self.parameters {
+            let _ = writeln!(text, "# parameter {name} version {version}");
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "# {note}");
+        }
         let schema = Schema::new();
         for (section, value) in self.table() {
             let Value::Table(table) = value else {
@@ -210,7 +251,8 @@ impl Effective {
         }
     }
 
-    /// The same as JSON: `{"file", "config", "origins": {"host.every": "default", …}}`.
+    /// The same as JSON: `{"file", "parameters": [{"name", "version"}], "notes": ["…"], "config",
+    /// "origins": {"host.every": "default", "cloudwatch.profile": "parameter /sideline/fleet:3", …}}`.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         let table = self.table();
@@ -218,7 +260,16 @@ impl Effective {
         each_leaf("", &Value::Table(table.clone()), &mut |path| {
             origins.insert(path.to_owned(), json!(self.tell(self.origin(path))));
         });
-        json!({ "file": self.file, "config": table, "origins": origins })
+        let parameters = self.parameters.iter();
+        let parameters =
+            parameters.map(|(name, version)| json!({"name": name, "version": version}));
+        json!({
+            "file": self.file,
+            "parameters": parameters.collect::<Vec<_>>(),
+            "notes": self.notes,
+            "config": table,
+            "origins": origins,
+        })
     }
 
     /// The values, without passwords.
@@ -231,6 +282,10 @@ impl Effective {
     fn tell(&self, origin: Origin) -> String {
         match (origin, &self.file) {
             (Origin::File(line), Some(file)) => format!("{}:{line}", file.display()),
+            (Origin::Parameter(at, line), _) => {
+                let name = self.parameters.get(at).map_or("?", |(name, _)| name);
+                format!("parameter {name}:{line}")
+            }
             (origin, _) => origin.to_string(),
         }
     }
@@ -241,6 +296,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("default"),
             Origin::File(line) => write!(f, "line {line}"),
+            Origin::Parameter(_, line) => write!(f, "line {line} of a parameter"),
             Origin::Environment(name) => write!(f, "environment {name}"),
             Origin::State => f.write_str("paths.state"),
         }

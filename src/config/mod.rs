@@ -17,6 +17,7 @@ mod shape;
 
 pub mod cost;
 pub mod effective;
+pub mod layers;
 pub mod manual;
 
 pub use parse::{Parsed, decode, parse};

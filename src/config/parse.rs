@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::problem::{Found, Lines, Problem, Problems, quote_range};
 use super::schema::Schema;
@@ -12,7 +12,7 @@ use super::shape::Seen;
 use super::{Config, address, check};
 
 /// A file that is right.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parsed {
     /// What it sets, with the defaults for the rest.
     pub config: Config,
@@ -43,20 +43,44 @@ pub fn decode(bytes: &[u8]) -> Result<&str, Problems> {
 /// # Errors
 /// Every problem of the text, sorted by position.
 pub fn parse(text: &str) -> Result<Parsed, Problems> {
+    parse_over(&[], text, |_, _| ())
+}
+
+/// Reads a configuration that is laid over the texts `below`, which are right together: tables are merged key by key,
+/// lists are replaced. `also` notes what else is wrong with it.
+///
+/// # Errors
+/// Every problem that the text brings in, sorted by position.
+pub(super) fn parse_over(
+    below: &[&str],
+    text: &str,
+    also: impl FnOnce(&Config, &mut Seen<'_, '_>),
+) -> Result<Parsed, Problems> {
     let lines = Lines::new(text.as_bytes());
     let (mut file, errors) = DeTable::parse_recoverable(text);
 
     let mut found = Found::default();
     let torn = syntax(text, &lines, &errors, &mut found);
     drop(errors);
+    // Who names a wrong parameter hands over anything, such as a password alone: what is no TOML is not quoted.
+    if !below.is_empty() && !torn.is_empty() {
+        return Err(found.problems(&lines).unwrap_or_default());
+    }
 
     let schema = Schema::new();
     let mut seen = Seen::new(text, &schema, torn, found);
     seen.file(file.get_mut());
+    let mut whole = Spanned::new(file.span(), DeTable::new());
+    for text in below {
+        let (table, _) = DeTable::parse_recoverable(text);
+        merge(whole.get_mut(), table.into_inner());
+    }
+    merge(whole.get_mut(), file.into_inner());
 
-    match read(file) {
+    match read(whole) {
         Ok(config) => {
             check::check(&config, &mut seen);
+            also(&config, &mut seen);
             match seen.found.problems(&lines) {
                 Some(problems) => Err(problems),
                 None => Ok(Parsed {
@@ -78,6 +102,22 @@ pub fn parse(text: &str) -> Result<Parsed, Problems> {
                 list: Vec::new(),
                 more: 1,
             }))
+        }
+    }
+}
+
+/// Lays one table over another.
+fn merge<'t>(below: &mut DeTable<'t>, over: DeTable<'t>) {
+    for (key, value) in over {
+        match (below.get_mut(&key).map(Spanned::get_mut), value.get_ref()) {
+            (Some(DeValue::Table(below)), DeValue::Table(_)) => {
+                if let DeValue::Table(over) = value.into_inner() {
+                    merge(below, over);
+                }
+            }
+            (Some(_) | None, _) => {
+                below.insert(key, value);
+            }
         }
     }
 }

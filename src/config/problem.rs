@@ -23,7 +23,7 @@ pub struct Problem {
 }
 
 /// The problems of a file, sorted by position.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Problems {
     /// The first of them.
     pub list: Vec<Problem>,
@@ -51,6 +51,21 @@ impl Problems {
             }
         }
         text
+    }
+
+    /// The first of them as in [`Problems::lines`], for where there is room for one, and how many more there are.
+    #[must_use]
+    pub fn first(&self, file: &str) -> (String, usize) {
+        let all = self.list.len() + self.more;
+        let Some(Problem {
+            line,
+            column,
+            message,
+        }) = self.list.first()
+        else {
+            return (format!("{file}: {all} problems"), 0);
+        };
+        (format!("{file}:{line}:{column}: {message}"), all - 1)
     }
 }
 

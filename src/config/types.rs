@@ -488,7 +488,9 @@ impl Default for Outbox {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ssm {
-    /// Names of parameters that hold configuration; later ones win.
+    /// Names of SSM parameters, at most 10, e.g. ["/sideline/fleet", "/sideline/site/north"]. Each holds a part of a
+    /// configuration, as in this file, and is laid over it; later ones win. One that is wrong is left out whole; new
+    /// ones that the agent does not live with for 5 minutes are taken back. `sideline config show` tells what counts.
     pub parameters: Vec<String>,
     /// Time between two looks at them; 1m to 1d.
     #[serde(with = "units::duration")]
@@ -498,7 +500,8 @@ pub struct Ssm {
     pub inventory: bool,
     /// Tell SSM Compliance how it does.
     pub compliance: bool,
-    /// Let parameters set paths, credentials and commands, too; counts only in the file.
+    /// Let parameters set paths, credentials and commands ([[check]]), too. Only this file can set it, as it alone
+    /// names the parameters and the region.
     pub allow_commands: bool,
 }
 

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::assets;
 use super::capacity::capacity;
 use super::correlate::{self, Circumstances};
 use super::ecs::{EcsView, Place, Want};
 use super::failover::{self, Cause, Failover, Step};
 use super::findings::{Change, Findings, Found};
+use super::identity::{self, Watchdog};
 use super::inventory::{self, Accepted};
 use super::memory::Memory;
 use super::moment::{Moment, Now};
 use super::reading::Reading;
 use super::report::{
-    Because, Capacity, Event, EventKind, Measured, Node, Outlet, Report, State, VERSION,
+    Because, Capacity, Event, EventKind, Measured, Node, Outlet, OutletState, Report, State,
+    VERSION,
 };
 use super::rules::agent::AgentMemory;
 use super::rules::camera_groups::Groups;
@@ -42,10 +45,16 @@ pub struct Surroundings {
     pub clock_offset: Option<SignedDuration>,
     /// Why what waits is kept in memory; `None` where it is on disk, as it should be.
     pub in_memory: Option<String>,
+    /// What proves who this node is.
+    pub identity: identity::Seen,
+    /// When AWS last answered anything, in this boot.
+    pub heard: Option<Moment>,
     /// Where the ECS agent has registered this node; `None` where there is none.
     pub place: Option<Place>,
     /// What was seen in ECS.
     pub ecs: EcsView,
+    /// Why a configuration that is newer than the one in force is not; `None` where there is none.
+    pub config_rejected: Option<String>,
 }
 
 /// What came of one tick.
@@ -71,9 +80,14 @@ pub struct Judge {
     gpus: GpuMemory,
     host: HostMemory,
     agent: AgentMemory,
+    identity: Watchdog,
+    /// Of the SSM agent, that are in the journal.
+    restarts_told: u64,
     failover: Failover,
     /// Checksum of configuration and version.
     settings: Option<u32>,
+    /// Checksum of the configuration alone.
+    config_checksum: u32,
     /// When they last became other than they were.
     configured: Option<Moment>,
     started: Moment,
@@ -105,8 +119,11 @@ impl Judge {
                 memory.boot.clone(),
             ),
             agent: AgentMemory::default(),
+            identity: Watchdog::default(),
+            restarts_told: 0,
             failover: Failover::new(memory.failover.clone()),
             settings: memory.settings,
+            config_checksum: 0,
             configured: memory.configured,
             started: now,
             settled: false,
@@ -135,6 +152,7 @@ impl Judge {
         checksum.update(&written);
         checksum.update(self.node.agent.as_bytes());
         let before = self.settings.replace(checksum.finalize());
+        self.config_checksum = assets::config_checksum(&self.config);
         // A node's first settings are no change.
         if before.is_some() && before != self.settings {
             self.configured = Some(now);
@@ -144,6 +162,12 @@ impl Judge {
     /// Moving the work away: for orders of a person, and for who acts in ECS.
     pub fn failover(&mut self) -> &mut Failover {
         &mut self.failover
+    }
+
+    /// How often a restart of an SSM agent that sleeps was wanted since the agent started.
+    #[must_use]
+    pub fn restarts_wanted(&self) -> u64 {
+        self.identity.restarts_wanted()
     }
 
     /// What this node wants of its place in ECS.
@@ -209,6 +233,9 @@ impl Judge {
             self.on_battery = upses.iter().any(|ups| ups.power == UpsPower::Battery);
         }
         self.agent.take_in(&around.outlets, now.moment);
+        let may_restart = self.config.aws.restart_ssm_agent;
+        self.identity
+            .take_in(&around.identity, around.heard, may_restart, now);
         let config = Arc::clone(&self.config);
         let look = Look {
             seen,
@@ -224,6 +251,11 @@ impl Judge {
         rules::host::observe(look, &self.host, &self.gpus, &mut found);
         let held_back = self.failover.held_back();
         rules::agent::observe(look, &self.agent, held_back, &mut found);
+        let speaks_to_aws =
+            |outlet: &Outlet| outlet.name != "relay" && outlet.state != OutletState::Off;
+        let needed = around.outlets.iter().any(speaks_to_aws);
+        self.identity
+            .observe(&around.identity, needed, now, &mut found);
         let around_faults = Circumstances {
             restarts: &self.host.restarts,
             at_full_power: &self.gpus.at_full_power(),
@@ -316,6 +348,12 @@ impl Judge {
                 now,
             ));
         }
+        let restarts = around.identity.restarts;
+        if self.restarts_told < restarts {
+            let (what, agent) = ("ssm agent restarted", self.node.agent.clone());
+            events.push(self.event(EventKind::Agent { what, agent }, now));
+        }
+        self.restarts_told = restarts;
         for step in steps {
             let kind = self.told(step);
             events.push(self.event(kind, now));
@@ -435,12 +473,15 @@ impl Judge {
     ) -> Report {
         let host = seen.host.value().cloned();
         let uptime_s = host.as_ref().and_then(|host| host.uptime_s);
+        let driver = seen.gpus.value().and_then(|gpus| gpus.driver.clone());
         Report {
             version: VERSION,
             at: now.wall,
             seq: self.seq,
             node: Node {
                 uptime_s,
+                config: format!("{:08x}", self.config_checksum),
+                driver: driver.or_else(|| self.gpus.driver.clone()),
                 ..self.node.clone()
             },
             verdict: self.verdict.report(now),
@@ -460,6 +501,7 @@ impl Judge {
                 .unwrap_or_default(),
             cameras,
             outlets: around.outlets,
+            identity: self.identity.report(&around.identity, now),
             failover: self
                 .failover
                 .report(self.config.failover.mode, around.place.as_ref()),

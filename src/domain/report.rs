@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::finding::{Code, Finding};
+use super::identity::Identity;
 use super::moment::Moment;
 use super::snapshot::{Check, DriveHealth, Gpu, Host, Ups};
 
@@ -44,6 +45,8 @@ pub struct Report {
     pub cameras: Vec<Camera>,
     /// How telling the cloud goes.
     pub outlets: Vec<Outlet>,
+    /// Who it is to AWS, and whether that can be shown.
+    pub identity: Identity,
     /// How moving the work goes.
     pub failover: Failover,
     /// When the parts were measured, for those who count samples.
@@ -77,6 +80,10 @@ pub struct Node {
     pub boot: String,
     /// Time since the kernel started.
     pub uptime_s: Option<u64>,
+    /// Checksum of the configuration in force: nodes that have the same have it in common.
+    pub config: String,
+    /// Version of NVIDIA's driver.
+    pub driver: Option<String>,
 }
 
 /// The verdict's states, worst last but for unknown.
@@ -421,7 +428,7 @@ pub enum EventKind {
     },
     /// The agent started or stopped, or was told to do something.
     Agent {
-        /// `started`, `stopped` or `inventory accepted`.
+        /// `started`, `stopped`, `inventory accepted` or `ssm agent restarted`.
         what: &'static str,
         /// Its version.
         agent: String,
@@ -486,5 +493,43 @@ impl fmt::Display for EventKind {
             }
             EventKind::Agent { what, agent } => write!(f, "agent {agent} {what}"),
         }
+    }
+}
+
+/// One of a node of which no more is known, for tests.
+#[cfg(test)]
+pub(super) fn test_report(state: State, findings: Vec<Finding>) -> Report {
+    Report {
+        version: VERSION,
+        at: Timestamp::UNIX_EPOCH,
+        seq: 0,
+        node: Node::default(),
+        verdict: VerdictReport {
+            state,
+            since: Timestamp::UNIX_EPOCH,
+            reasons: Vec::new(),
+        },
+        capacity: Capacity::default(),
+        findings,
+        host: None,
+        drives: Vec::new(),
+        ups: Vec::new(),
+        checks: Vec::new(),
+        gpus: Vec::new(),
+        cameras: Vec::new(),
+        outlets: Vec::new(),
+        identity: Identity::default(),
+        failover: Failover {
+            mode: "observe",
+            state: FailoverState::InService,
+            cluster: None,
+            container_instance: None,
+            since: None,
+            until: None,
+            reason: None,
+            held_back: None,
+            drill: None,
+        },
+        measured: Measured::default(),
     }
 }

@@ -410,12 +410,16 @@ impl<'a> Desk<'a> {
                 self.outlet.state = OutletState::Ok;
                 self.outlet.last_success = Some(self.ship.clock.now().wall);
                 self.backoff.reset();
+                self.ship.credentials.taken();
                 return self.go_on(delivery);
             }
             Err(failure) => failure,
         };
         if self.outlet.error.as_ref() != Some(&error) {
             tracing::warn!(error, "CloudWatch does not take metrics");
+        }
+        if refusal == Refusal::Credentials {
+            self.ship.credentials.refused(&error);
         }
         self.outlet.error = Some(error);
         self.outlet.state = match refusal {
@@ -430,10 +434,10 @@ impl<'a> Desk<'a> {
                 delivery.refused();
                 return self.go_on(delivery);
             }
-            Refusal::Credentials => self.ship.credentials.forget(),
             Refusal::Unreachable
             | Refusal::NotArrived
             | Refusal::MayHaveArrived
+            | Refusal::Credentials
             | Refusal::Forbidden
             | Refusal::BadData => {}
         }

@@ -45,6 +45,20 @@ pub fn text(report: &Report) -> String {
     page.family("sideline_drill", "whether a rehearsal goes on");
     let drilling = f64::from(u8::from(failover.drill.is_some()));
     page.sample("sideline_drill", &[], Some(drilling));
+    page.family(
+        "sideline_credentials_expire_seconds",
+        "time until the credentials expire, where the SSM agent says",
+    );
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "Prometheus has no other numbers"
+    )]
+    let left = report
+        .identity
+        .credentials
+        .expires_in_s
+        .map(|left| left as f64);
+    page.sample("sideline_credentials_expire_seconds", &[], left);
     page.family("sideline_finding", "open findings");
     for finding in &report.findings {
         let severity = format!("{:?}", finding.severity).to_lowercase();

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::page::{Page, short};
 
+/// The SSM agent renews credentials that last an hour after half of it.
+const EXPIRE_SOON_S: i64 = 900;
+
 /// Draws the report; the verdict first, then what is wrong, then the details.
 #[must_use]
 pub fn draw(report: &Value, colour: bool) -> String {
@@ -17,6 +20,7 @@ pub fn draw(report: &Value, colour: bool) -> String {
     gpus(&mut page, report);
     cameras(&mut page, report);
     outlets(&mut page, report);
+    identity(&mut page, &report["identity"]);
     page.text()
 }
 
@@ -293,6 +297,23 @@ fn outlets(page: &mut Page, report: &Value) {
             page.wrapped(error);
         }
     }
+}
+
+/// Who the node is to AWS; nothing where that is as usual.
+fn identity(page: &mut Page, identity: &Value) {
+    let left = identity["credentials"]["expires_in_s"].as_i64();
+    let asleep = identity["ssm_agent"] == "asleep";
+    let credentials = match left {
+        Some(left) if left <= 0 => format!("expired {} ago", span(left.unsigned_abs())),
+        Some(left) if asleep || left < EXPIRE_SOON_S => {
+            format!("expire in {}", span(left.unsigned_abs()))
+        }
+        Some(_) | None if asleep => "are not renewed".to_owned(),
+        Some(_) | None => return,
+    };
+    let why = if asleep { "; the SSM agent sleeps" } else { "" };
+    let node = identity["managed_instance"].as_str().unwrap_or("AWS");
+    page.line(&format!("identity {node}: credentials {credentials}{why}"));
 }
 
 /// ANSI colour of a state or severity.

@@ -19,6 +19,7 @@ mod plan;
 mod room;
 mod rows;
 mod salvage;
+pub mod settings;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

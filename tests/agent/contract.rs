@@ -54,14 +54,14 @@ async fn the_report() {
 
     for report in [&streamed, &status, &served, &checked] {
         let sections = "version at seq node verdict capacity findings host drives ups checks gpus \
-                        cameras outlets failover";
+                        cameras outlets identity failover";
         assert_eq!(keys(report).join(" "), sections);
         assert_eq!(report["version"], 1);
         assert_time(&report["at"]);
         assert!(report["seq"].is_u64());
         assert_eq!(
             keys(&report["node"]).join(" "),
-            "id site hostname agent boot uptime_s"
+            "id site hostname agent boot uptime_s config driver"
         );
         assert_eq!(keys(&report["verdict"]).join(" "), "state since reasons");
         assert_eq!(
@@ -71,6 +71,14 @@ async fn the_report() {
         assert_eq!(
             keys(&report["failover"]).join(" "),
             "mode state cluster container_instance since until reason held_back drill"
+        );
+        assert_eq!(
+            keys(&report["identity"]).join(" "),
+            "managed_instance region credentials ssm_agent"
+        );
+        assert_eq!(
+            keys(&report["identity"]["credentials"]).join(" "),
+            "source file expires_at expires_in_s long_lived"
         );
         assert_has(&report["host"], "cpu_percent memory_used_percent disks");
         let outlets = report["outlets"].as_array().expect("outlets");

@@ -32,3 +32,5 @@ mod proxy;
 mod receiver;
 mod record;
 mod secrets;
+mod settings;
+mod ssm;

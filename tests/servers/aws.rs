@@ -28,6 +28,8 @@ pub mod ecs;
 pub mod limits;
 #[path = "aws/serve.rs"]
 mod serve;
+#[path = "aws/ssm.rs"]
+pub mod ssm;
 #[path = "aws/wire.rs"]
 mod wire;
 
@@ -324,7 +326,7 @@ impl Aws {
         self.shared.change(|s| s.query_codes = send);
     }
 
-    /// Answers this JSON-1.1 target (`AmazonSSM.GetParameters`) with this body; else it is `{}`.
+    /// Answers this JSON-1.1 target (`AmazonSSM.GetParameters`) with this body from now on, whatever is asked.
     pub fn answer(&self, target: &str, body: Value) {
         self.answer_status(target, 200, body);
     }
@@ -366,6 +368,11 @@ impl Aws {
     pub fn cluster<T>(&self, change: impl FnOnce(&mut ecs::Cluster) -> T) -> T {
         self.shared
             .change(|s| change(s.cluster.as_mut().expect("a cluster is served")))
+    }
+
+    /// Changes SSM's parameters, or looks at what it was told.
+    pub fn ssm<T>(&self, change: impl FnOnce(&mut ssm::Ssm) -> T) -> T {
+        self.shared.change(|s| change(&mut s.ssm))
     }
 
     /// All that was seen.

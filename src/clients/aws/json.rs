@@ -141,8 +141,14 @@ impl Json {
         let asked = tokio::time::timeout(ANSWER, self.exchange(operation, body)).await;
         let late = || (FailureKind::Unreachable, "no answer in time".to_owned());
         let answer = asked.unwrap_or_else(|_| Err(late()));
-        if let Err((FailureKind::Credentials, _)) = answer {
-            self.credentials.forget();
+        match &answer {
+            Err((FailureKind::Credentials, said)) => self.credentials.refused(said),
+            // Who is told what it may not do has shown who it is.
+            Ok(_)
+            | Err((FailureKind::Denied | FailureKind::Throttled | FailureKind::Refused, _)) => {
+                self.credentials.taken();
+            }
+            Err((FailureKind::Unreachable, _)) => {}
         }
         answer
     }

@@ -226,7 +226,11 @@ async fn they_expire_as_the_ssm_agent_says_or_in_a_minute() {
             (left.max(10) - 10..=left).contains(&seconds_left(&read)),
             "{note}"
         );
-        assert_eq!(credentials.expires_at().is_some(), known, "{note}");
+        assert_eq!(
+            credentials.look().await.expires_at.is_some(),
+            known,
+            "{note}"
+        );
     }
     place.shared(30);
     let read = credentials.provide_credentials().await.unwrap();

@@ -78,26 +78,37 @@ pub(super) static TOPICS: [Topic; 12] = [
         code: "agent.credentials",
         title: "sideline has no valid AWS credentials",
         fault: &[Fault::Environment],
-        meaning: "The credentials that the SSM agent writes are missing, torn or too old, so \
-                  nothing can be sent; what is measured waits in the outbox.",
-        severity: "Degraded.",
-        opens: "When they can't be used.",
+        meaning: "Something is to be told or asked in AWS, and there are no credentials for it: \
+                  they are missing or torn, have expired, or AWS refuses them. What is measured \
+                  waits in the outbox. Capacity stays as it is.",
+        severity: "Degraded; info while AWS does not answer, when nobody can renew them.",
+        opens: "After a minute in which they can't be used.",
         clears: "When they can.",
-        todo: "Is the SSM agent running? Is the clock right? Is the activation still valid?",
+        todo: "Is the SSM agent running: `systemctl restart amazon-ssm-agent`? Is the clock \
+               right? Is the activation still valid? `sideline doctor` looks.",
         others: &[],
         sources: &[CREDENTIALS],
     },
     Topic {
         code: "agent.identity",
-        title: "sideline does not know which node this is",
+        title: "this machine can't show AWS who it is for long",
         fault: &[Fault::Environment],
-        meaning: "The SSM registration can't be read, or says another name than before.",
-        severity: "Degraded.",
-        opens: "With the reading.",
-        clears: "With the next one that is right.",
-        todo: "Register the node anew, or set node.id.",
+        meaning: "The SSM agent sleeps: AWS has been answering for ten minutes, and it has not \
+                  renewed the credentials that it should have renewed at half of their life. After \
+                  a long time offline it tries again ever more rarely. Or the SSM registration \
+                  can't be read any more, is gone, or names another instance than at the start.",
+        severity: "Degraded; info where a registration came after the start, or never could be read.",
+        opens: "Ten minutes after the credentials should have been renewed; of a registration, at \
+                once.",
+        clears: "When they are renewed, or the registration is what it was.",
+        todo: "`systemctl restart amazon-ssm-agent` wakes it; with `restart_ssm_agent = true` in \
+               [aws] sideline does that, at most once an hour. After a new registration: \
+               `systemctl restart sideline`.",
         others: &[],
-        sources: &[CREDENTIALS],
+        sources: &[
+            CREDENTIALS,
+            "https://github.com/aws/amazon-ssm-agent/issues/616",
+        ],
     },
     Topic {
         code: "agent.outbox_loss",
@@ -116,12 +127,15 @@ pub(super) static TOPICS: [Topic; 12] = [
         code: "agent.config_rejected",
         title: "a new configuration was wrong and is not used",
         fault: &[Fault::Application],
-        meaning: "A configuration that came from outside has mistakes; the one before it stays in \
+        meaning: "The file or a parameter of SSM has mistakes; or the agent did not live for five \
+                  minutes with new parameters, and took them back. What was good before stays in \
                   force.",
         severity: "Degraded.",
         opens: "With the attempt.",
         clears: "With a configuration that is right.",
-        todo: "`sideline config check FILE` names every mistake with its line.",
+        todo: "The evidence names the file or the parameter with line and column. Mend it; `sideline \
+               config check FILE --over PARAMETER` names every mistake beforehand, and `sideline \
+               config show` tells what is in force.",
         others: &[],
         sources: &[HERE],
     },

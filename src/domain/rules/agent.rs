@@ -33,6 +33,18 @@ pub fn observe(look: Look<'_>, memory: &AgentMemory, held_back: Option<&str>, fo
     if let Some(trouble) = &look.around.ecs.trouble {
         found.push(ecs(trouble));
     }
+    // `agent.config_rejected`
+    if let Some(why) = &look.around.config_rejected {
+        let (code, subject) = (Code::AgentConfigRejected, Subject::Agent);
+        let (severity, advice) = (Severity::Degraded, Advice::Inspect);
+        found.push(Observed::state(
+            code,
+            subject,
+            severity,
+            advice,
+            why.clone(),
+        ));
+    }
     // `agent.drain_held`
     if let Some(why) = held_back {
         let (code, subject) = (Code::AgentDrainHeld, Subject::Agent);

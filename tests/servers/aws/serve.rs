@@ -19,12 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::wire::{self, Protocol, Refusal, Signature};
-use super::{Call, Fault, Log, Refused, Request, Times, ecs, limits};
+use super::{Call, Fault, Log, Refused, Request, Times, ecs, limits, ssm};
 
 /// Where CloudWatch's SDK posts metric data.
 const PUT_METRIC_DATA: &str = "/service/GraniteServiceVersion20100801/operation/PutMetricData";
 /// What `X-Amz-Target` may begin with; the operation follows after the dot.
-const JSON_SERVICES: [&str; 2] = ["AmazonSSM.", ecs::TARGET];
+const JSON_SERVICES: [&str; 2] = [ssm::TARGET, ecs::TARGET];
 /// A longer body is not even read, zipped or not.
 const RAW_BYTES: usize = 4 * limits::BODY_BYTES;
 
@@ -63,6 +63,7 @@ pub(super) struct State {
     pub(super) answers: HashMap<String, (u16, Value)>,
     pub(super) metadata: Value,
     pub(super) cluster: Option<ecs::Cluster>,
+    pub(super) ssm: ssm::Ssm,
     pub(super) answered: u64,
 }
 
@@ -409,6 +410,7 @@ impl State {
                 "Version": "Amazon ECS Agent - v1.105.1",
             }),
             cluster: None,
+            ssm: ssm::Ssm::default(),
             answered: 0,
         }
     }
@@ -432,10 +434,13 @@ impl State {
         }
     }
 
-    /// What a JSON-1.1 call is answered: as was scripted, else as the cluster does.
+    /// What a JSON-1.1 call is answered: as was scripted, else as SSM or the cluster does; `{}` where there is no cluster.
     fn answer(&mut self, target: &str, body: &Value) -> Result<(u16, Value), Refusal> {
         if let Some(scripted) = self.answers.get(target) {
             return Ok(scripted.clone());
+        }
+        if let Some(operation) = target.strip_prefix(ssm::TARGET) {
+            return Ok((200, self.ssm.call(operation, body)?));
         }
         match (&mut self.cluster, target.strip_prefix(ecs::TARGET)) {
             (Some(cluster), Some(operation)) => Ok((200, cluster.call(operation, body)?)),

@@ -77,6 +77,11 @@ impl Refusal {
         Self::new(400, shape, shape, message)
     }
 
+    /// One of SSM's own.
+    pub(super) fn ssm(shape: &'static str, message: &str) -> Self {
+        Self::new(400, shape, shape, message)
+    }
+
     pub(super) fn malformed(message: &str) -> Self {
         Self::new(400, "SerializationException", "MalformedInput", message)
     }

@@ -8,12 +8,13 @@ use super::report::{Because, Capacity, State};
 /// What a node offers.
 ///
 /// Healthy and degraded nodes carry everything. A failing node carries the share of its healthy GPUs if the
-/// faults can be pinned on single GPUs, else nothing. An unknown node is taken for what it last was (`last`).
+/// faults can be pinned on single GPUs, else nothing. An unknown node is taken for what it last was (`last`), and so is
+/// one of which nobody has said yet how many GPUs it has.
 #[must_use]
 pub fn capacity<'a>(
     state: State,
     slots: u32,
-    gpus: usize,
+    gpus: Option<usize>,
     open: impl Iterator<Item = &'a Finding>,
     last: Option<u32>,
 ) -> Capacity {
@@ -26,7 +27,8 @@ pub fn capacity<'a>(
                 // The faults are gone and the verdict waits for proof: nothing is given back before.
                 last.unwrap_or(0).min(slots)
             } else {
-                share_of_healthy_gpus(slots, gpus, &failing)
+                let share = share_of_healthy_gpus(slots, gpus, &failing);
+                share.unwrap_or(last.unwrap_or(0)).min(slots)
             }
         }
     };
@@ -37,15 +39,16 @@ pub fn capacity<'a>(
     }
 }
 
-fn share_of_healthy_gpus(slots: u32, gpus: usize, failing: &[&Finding]) -> u32 {
+/// `None`: single GPUs are to blame, of nobody knows how many.
+fn share_of_healthy_gpus(slots: u32, gpus: Option<usize>, failing: &[&Finding]) -> Option<u32> {
     let sick: Option<BTreeSet<&str>> = failing
         .iter()
         .map(|finding| finding.subject.gpu())
         .collect();
-    let Some(sick) = sick else { return 0 };
-    let (gpus, sick) = (gpus as u64, sick.len() as u64);
+    let Some(sick) = sick else { return Some(0) };
+    let (gpus, sick) = (gpus? as u64, sick.len() as u64);
     let share = u64::from(slots) * gpus.saturating_sub(sick) / gpus.max(1);
-    u32::try_from(share).unwrap_or(slots)
+    Some(u32::try_from(share).unwrap_or(slots))
 }
 
 #[cfg(test)]
@@ -89,12 +92,21 @@ mod tests {
             ),
             (State::Failing, 18, 2, vec![], Some(9), 9),
         ] {
-            let offered = capacity(state, slots, gpus, open.iter(), last);
+            let offered = capacity(state, slots, Some(gpus), open.iter(), last);
             assert_eq!(
                 offered.available, expected,
                 "{state:?} {slots} {gpus} {open:?} {last:?}"
             );
             assert_eq!(offered.because.is_some(), expected < slots);
+        }
+        // Before the cards are counted, one that is lost says nothing of the others; the host's faults do.
+        for (open, last, expected) in [
+            (vec![gpu("a")], Some(18), 18),
+            (vec![gpu("a")], None, 0),
+            (vec![gpu("a"), failing(Subject::Host)], Some(18), 0),
+        ] {
+            let offered = capacity(State::Failing, 18, None, open.iter(), last);
+            assert_eq!(offered.available, expected, "{open:?} {last:?}");
         }
     }
 }

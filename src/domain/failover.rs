@@ -131,13 +131,21 @@ pub struct Cause<'a> {
 
 impl<'a> Cause<'a> {
     /// The first failing finding of those that are open. It is proven only where dead hardware alone leaves nothing to
-    /// carry: a card that is gone proves nothing of one that is merely hot.
+    /// carry: a card that is gone proves nothing of one that is merely hot. Before the cards are counted (`gpus`), a
+    /// card is no cause at all.
     pub fn of(
         open: impl Iterator<Item = &'a Finding> + Clone,
         slots: u32,
-        gpus: usize,
+        gpus: Option<usize>,
     ) -> Option<Self> {
         let failing = open.filter(|finding| finding.severity == Severity::Failing);
+        if gpus.is_none()
+            && failing
+                .clone()
+                .all(|finding| finding.subject.gpu().is_some())
+        {
+            return None;
+        }
         let dead = failing.clone().filter(|finding| is_dead(finding.code));
         let left = capacity(State::Failing, slots, gpus, dead.clone(), Some(slots));
         let proven = left.available == 0;

@@ -446,7 +446,8 @@ impl Judge {
     }
 
     /// Slots of the healthy node, and the GPUs that it should have.
-    fn size(&self, look: Look<'_>) -> (u32, usize) {
+    /// Slots, and GPUs: `None` before anybody has counted them.
+    fn size(&self, look: Look<'_>) -> (u32, Option<usize>) {
         let listed = look.seen.gpus.value().map_or(0, |gpus| gpus.cards.len());
         let gpus = match look.config.gpu.expected {
             Expected::Remember(_) => listed.max(self.gpus.inventory.len()),
@@ -460,7 +461,8 @@ impl Judge {
             .or_else(|| counted(look.config.cameras.expect.len()))
             .or_else(|| counted(gpus))
             .unwrap_or(1);
-        (slots, gpus)
+        let is_counted = gpus > 0 || look.seen.gpus.is_settled();
+        (slots, is_counted.then_some(gpus))
     }
 
     fn report(

@@ -279,7 +279,7 @@ fn dead_is_only_what_is_dead() {
             Some((Code::HostFsReadonly, false)),
         ),
     ] {
-        let cause = Cause::of(open.iter(), 18, cards);
+        let cause = Cause::of(open.iter(), 18, Some(cards));
         let cause = cause.map(|cause| (cause.finding.code, cause.proven));
         assert_eq!(cause, expected, "{open:?} of {cards}");
     }

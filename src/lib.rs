@@ -14,5 +14,6 @@ pub mod collect;
 pub mod ship;
 pub mod control;
 pub mod status;
+pub mod doctor;
 pub mod agent;
 pub mod cli;

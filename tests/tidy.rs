@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAX_LINES: usize = 600;
 
 /// Which modules each module may import; what is not listed may import nothing of ours.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &[]),
     ("domain", &["config"]),
     ("clock", &["domain"]),
@@ -19,6 +19,12 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("status", &["config", "domain"]),
     ("control", &["config", "domain", "clock", "clients"]),
     (
+        "doctor",
+        &[
+            "config", "domain", "clock", "clients", "collect", "control", "store", "status",
+        ],
+    ),
+    (
         "agent",
         &[
             "config",
@@ -27,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "clients",
             "collect",
             "control",
+            "doctor",
             "ship",
             "status",
             "store",
@@ -38,7 +45,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     (
         "cli",
         &[
-            "agent", "config", "domain", "status", "collect", "store", "ship",
+            "agent", "config", "doctor", "domain", "status", "collect", "store", "ship",
         ],
     ),
     ("main", &["cli"]),

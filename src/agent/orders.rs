@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::House;
+use crate::doctor;
 use crate::status::orders::{Order, Stands};
 
 impl House {
@@ -37,6 +38,14 @@ impl House {
                     failover: report.failover.clone(),
                     capacity: report.capacity,
                     problems: unkept.map(forgets).into_iter().collect(),
+                });
+            }
+            Order::Examine(answer) => {
+                let config = self.judge.config().clone();
+                // Not waited for: a disk that hangs is a check that fails, not an agent that stands still.
+                tokio::spawn(async move {
+                    let checks = doctor::inside(config).await;
+                    let _ = answer.send(serde_json::to_value(checks).unwrap_or_default());
                 });
             }
         }

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod config;
+pub mod doctor;
 pub mod explain;
 pub mod fit;
 pub mod inventory;
@@ -84,6 +85,9 @@ enum Command {
     /// Show the hardware that this node remembers; accept a planned change
     #[command(subcommand, after_help = inventory::ABOUT)]
     Inventory(inventory::InventoryCommand),
+    /// Check the set-up; each line with what was seen and how it is mended
+    #[command(after_help = doctor::ABOUT)]
+    Doctor(doctor::Options),
     /// Say what a finding code means, who is at fault and what to do
     #[command(after_help = explain::ABOUT)]
     Explain(explain::Options),
@@ -160,6 +164,7 @@ fn command() -> anyhow::Result<ExitCode> {
         Command::Inventory(command) => {
             inventory::run(command, &socket(&arguments.socket, config)?, config)
         }
+        Command::Doctor(options) => doctor::main(&options, &arguments.socket, config),
         Command::Explain(options) => explain::main(&options),
         Command::Replay(options) => replay::main(&options, config),
         Command::Record(options) => record::main(&options, config),

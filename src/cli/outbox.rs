@@ -143,7 +143,7 @@ fn verify(outboxes: &Outboxes, options: Options) -> anyhow::Result<ExitCode> {
         waiting,
         gone,
         ..
-    } = outboxes.verify(export::makes_sense);
+    } = outboxes.verify(&export::makes_sense);
     let whole = problems.is_empty();
     let path = outboxes.path().display();
     if options.json {

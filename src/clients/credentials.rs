@@ -111,6 +111,24 @@ impl NodeCredentials {
         *lock(&self.refused) = None;
     }
 
+    /// The file that they are read from; `None`: they stand in the environment.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::Environment(_) => None,
+            Origin::File(file) => Some(&file.path),
+        }
+    }
+
+    /// When the credentials in use expire, as far as the SSM agent says.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        match &self.origin {
+            Origin::Environment(_) => None,
+            Origin::File(file) => file.sharing().expires_at,
+        }
+    }
+
     /// How they are, without any part of them.
     pub async fn look(&self) -> identity::Credentials {
         let read = self.read().await;

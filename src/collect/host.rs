@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::reading::Reading;
-use crate::domain::snapshot::{Host, Pressure};
+use crate::domain::snapshot::{ClockSync, Host, Pressure};
 
 /// CPU usage and rates need two looks; the first reading comes this long after the start.
 const BETWEEN_FIRST_TWO: Duration = Duration::from_secs(1);
@@ -83,6 +83,12 @@ pub async fn run(
 pub fn boot_id() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     read.map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
+}
+
+/// Whether somebody keeps the machine's clock; `None` where the kernel may not be asked.
+#[must_use]
+pub fn clock_sync() -> Option<ClockSync> {
+    clock::read()
 }
 
 /// The host name as the kernel has it; may be empty.

@@ -9,4 +9,4 @@ pub mod identity;
 pub mod kernel_log;
 pub mod ups;
 
-mod program;
+pub(crate) mod program;

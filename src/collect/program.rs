@@ -26,19 +26,19 @@ const REST: Duration = Duration::from_millis(200);
 
 /// What to run.
 #[derive(Debug, Clone)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// The program and its arguments.
-    pub(super) command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// Who it runs as, where we are root; else it runs as we do.
-    pub(super) user: Option<String>,
+    pub(crate) user: Option<String>,
     /// When it is killed.
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
     /// So many bytes of its output are kept; it may write more.
-    pub(super) output: usize,
+    pub(crate) output: usize,
 }
 
 /// What became of it.
-pub(super) enum Ran {
+pub(crate) enum Ran {
     /// It ended by itself.
     Ended {
         status: ExitStatus,
@@ -55,7 +55,7 @@ pub(super) enum Ran {
 }
 
 /// A program that hangs where no signal reaches it.
-pub(super) enum Leftover {
+pub(crate) enum Leftover {
     /// Its start has not come back.
     Starting(JoinHandle<Result<Running, String>>),
     /// It does not go.
@@ -64,7 +64,7 @@ pub(super) enum Leftover {
 
 impl Leftover {
     /// Waits until it is gone, which may be never. May be dropped and called anew.
-    pub(super) async fn gone(&mut self) {
+    pub(crate) async fn gone(&mut self) {
         if let Leftover::Starting(start) = self {
             match start.await {
                 // Too late: it is killed as soon as it has started.
@@ -82,13 +82,13 @@ impl Leftover {
 }
 
 /// A program that has been started, ended with all that it started when this is dropped.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     group: Option<Pid>,
 }
 
 /// Runs a program. Dropped, it kills it.
-pub(super) async fn run(program: Program) -> Ran {
+pub(crate) async fn run(program: Program) -> Ran {
     let deadline = Instant::now() + program.timeout;
     let output = program.output;
     let mut start = tokio::task::spawn_blocking(move || Running::start(&program));
@@ -116,7 +116,7 @@ pub(super) async fn run(program: Program) -> Ran {
 }
 
 /// How a program ended, for a person.
-pub(super) fn words(status: ExitStatus) -> String {
+pub(crate) fn words(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => format!("killed by signal {signal}"),
@@ -125,7 +125,7 @@ pub(super) fn words(status: ExitStatus) -> String {
 }
 
 /// A line of a program's output that a terminal, a log and a message can show.
-pub(super) fn printable(line: &str, most: usize) -> String {
+pub(crate) fn printable(line: &str, most: usize) -> String {
     let line = line.replace(|c: char| c.is_control(), " ");
     line.trim().chars().take(most).collect()
 }

@@ -89,7 +89,11 @@ pub async fn run(
     }
 }
 
-async fn ask(address: &str) -> io::Result<Vec<Ups>> {
+/// Asks the upsd at `address` for all that it knows.
+///
+/// # Errors
+/// As for [`talk`], and it can't be reached.
+pub async fn ask(address: &str) -> io::Result<Vec<Ups>> {
     talk(TcpStream::connect(address).await?).await
 }
 

@@ -159,6 +159,12 @@ impl Judge {
         }
     }
 
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Moving the work away: for orders of a person, and for who acts in ECS.
     pub fn failover(&mut self) -> &mut Failover {
         &mut self.failover

@@ -56,6 +56,15 @@ pub async fn drill(socket: &Path, length: Duration, slots: u32) -> anyhow::Resul
     post(socket, "/v1/drill", &DrillOrder { for_s, slots }).await
 }
 
+/// Has the running agent look at what it may do in its sandbox. Returns a list of checks, as `doctor::Check` in its wire
+/// form.
+///
+/// # Errors
+/// No agent answers, it is too old, or it does not take orders from this user.
+pub async fn examine(socket: &Path) -> anyhow::Result<Value> {
+    json(ask(socket, Method::POST, "/v1/examine", Bytes::new()).await?).await
+}
+
 /// Whether the node may take new work.
 ///
 /// # Errors

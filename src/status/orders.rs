@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::domain::failover;
 use crate::domain::inventory::Accepted;
@@ -38,6 +39,8 @@ pub enum Order {
     AcceptInventory(oneshot::Sender<Accepted>),
     /// Take the node out of service, or rehearse that.
     Failover(failover::Order, oneshot::Sender<Stands>),
+    /// Look at what may be done in the sandbox; the answer is a list of checks in its wire form.
+    Examine(oneshot::Sender<Value>),
 }
 
 /// How a node stands after an order.
@@ -142,6 +145,7 @@ pub(super) fn routes(orders: mpsc::Sender<Order>) -> Router {
         .route("/v1/inventory/accept", post(accept_inventory))
         .route("/v1/maintenance", post(maintenance))
         .route("/v1/drill", post(drill))
+        .route("/v1/examine", post(examine))
         .layer(DefaultBodyLimit::max(LONGEST_ORDER))
         .route_layer(middleware::from_fn(only_the_trusted))
         .with_state(orders)
@@ -173,6 +177,10 @@ async fn only_the_trusted(
 
 async fn accept_inventory(State(orders): State<mpsc::Sender<Order>>) -> Response {
     give(&orders, Order::AcceptInventory).await
+}
+
+async fn examine(State(orders): State<mpsc::Sender<Order>>) -> Response {
+    give(&orders, Order::Examine).await
 }
 
 async fn maintenance(State(orders): State<mpsc::Sender<Order>>, body: Bytes) -> Response {

@@ -1,13 +1,15 @@
 //! Where a broker is, how it is trusted and how it lets us in.
 
 use std::fmt;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{anyhow, ensure};
-use rustls::ClientConfig;
-use rustls::pki_types::PrivateKeyDer;
+use anyhow::{Context, anyhow, ensure};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection};
 
 use crate::clients::trust;
 use crate::config::address;
@@ -48,6 +50,36 @@ impl Broker {
             identity: identity.map(|(certificate, key)| (certificate.into(), key.into())),
         });
         Ok(Broker { address, tls })
+    }
+
+    /// The certificates that it shows, its own first; none without TLS. They were found good, or there is an error.
+    /// Blocks, at most for `patience` a step.
+    ///
+    /// # Errors
+    /// It can't be reached, or TLS does not come about; in the words of the system or of rustls.
+    pub fn certificates(&self, patience: Duration) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+        let Some(config) = self.client_config().map_err(|why| anyhow!(why))? else {
+            return Ok(Vec::new());
+        };
+        let name = ServerName::try_from(self.host().to_owned())?;
+        let mut tls = ClientConnection::new(config, name)?;
+        let addresses = (self.host(), self.port()).to_socket_addrs()?;
+        let address = addresses
+            .into_iter()
+            .next()
+            .context("the host has no address")?;
+        let mut stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        let shown = tls.peer_certificates().unwrap_or_default();
+        Ok(shown
+            .iter()
+            .cloned()
+            .map(CertificateDer::into_owned)
+            .collect())
     }
 
     /// Whether it is on this machine.

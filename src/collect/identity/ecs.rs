@@ -87,7 +87,11 @@ pub async fn follow(
     }
 }
 
-async fn page(base_url: &str, path: &str) -> anyhow::Result<Bytes> {
+/// What the ECS agent answers to a GET of `path`, such as `/v1/metadata`.
+///
+/// # Errors
+/// As for [`ask`].
+pub async fn page(base_url: &str, path: &str) -> anyhow::Result<Bytes> {
     let answer = tokio::time::timeout(DEADLINE, get(base_url, path)).await;
     answer.with_context(|| format!("no answer within {DEADLINE:?}"))?
 }

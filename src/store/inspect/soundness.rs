@@ -45,7 +45,7 @@ impl Soundness {
 impl Outboxes {
     /// Looks at everything. `makes_sense` says whether a payload can be sent.
     #[must_use]
-    pub fn verify(&self, makes_sense: impl Fn(Destination, &[u8]) -> bool) -> Soundness {
+    pub fn verify(&self, makes_sense: &dyn Fn(Destination, &[u8]) -> bool) -> Soundness {
         let mut found = Soundness::default();
         let Some(database) = &self.database else {
             return found;

@@ -1,7 +1,8 @@
 //! The file that is there while the node may take new work, for workers that pull theirs from a queue.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::domain::report::Report;
@@ -38,7 +39,9 @@ impl FitFile {
             return;
         }
         let done = match fit {
-            true => fs::write(&self.path, b""),
+            // For every user of the machine, whatever the service's umask.
+            true => fs::write(&self.path, b"")
+                .and_then(|()| fs::set_permissions(&self.path, Permissions::from_mode(0o644))),
             false => match fs::remove_file(&self.path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
                 done => done,

@@ -9,6 +9,7 @@ pub mod inventory;
 pub mod load;
 pub mod log;
 pub mod maintenance;
+pub mod manual;
 pub mod outbox;
 pub mod record;
 pub mod replay;
@@ -100,6 +101,9 @@ enum Command {
     /// Check, show and explain the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Write man pages and shell completions into a folder
+    #[command(after_help = manual::ABOUT)]
+    Manual(manual::Options),
     /// Read hardware through a vendor's library, for the agent
     #[command(subcommand, hide = true)]
     Probe(Probe),
@@ -169,6 +173,7 @@ fn command() -> anyhow::Result<ExitCode> {
         Command::Replay(options) => replay::main(&options, config),
         Command::Record(options) => record::main(&options, config),
         Command::Config(command) => config::run(command, config),
+        Command::Manual(options) => manual::main(&options),
         Command::Probe(Probe::Gpus { library }) => {
             crate::collect::gpus::probe::main(&library)?;
             Ok(ExitCode::SUCCESS)
@@ -203,7 +208,7 @@ fn socket(named: &Option<PathBuf>, config: Option<&Path>) -> anyhow::Result<Path
             let ask_service = loaded.file.is_none() && !own.exists() && service.exists();
             Ok(if ask_service { service } else { own })
         }
-        // The file may be for root's eyes alone; the socket is for everybody's.
+        // The file may be for root's eyes alone; the socket is for its group's, too.
         Err(_) if config.is_none() && service.exists() => Ok(service),
         Err(error) => Err(error),
     }

@@ -21,7 +21,7 @@ const HEAD: &str = "\
 ";
 
 /// What a table of the user's own entries looks like, by its path.
-const EXAMPLES: [(&str, &str); 4] = [
+pub(super) const EXAMPLES: [(&str, &str); 4] = [
     (
         "check",
         "\
@@ -67,7 +67,7 @@ hole08 = {}
 ];
 
 /// A value of a key that has no default.
-const VALUES: [(&str, &str); 3] = [
+pub(super) const VALUES: [(&str, &str); 3] = [
     ("node.id", "\"camera-server-1\""),
     ("node.slots", "18"),
     ("judge.gpu_celsius", "88"),
@@ -138,11 +138,14 @@ fn fields(text: &mut String, schema: &Schema, path: &str, node: &Value) {
     }
 }
 
-fn keys<'s>(schema: &'s Schema, node: &'s Value) -> impl Iterator<Item = (&'s String, &'s Value)> {
+pub(super) fn keys<'s>(
+    schema: &'s Schema,
+    node: &'s Value,
+) -> impl DoubleEndedIterator<Item = (&'s String, &'s Value)> {
     schema.table(node).into_iter().flatten()
 }
 
-fn description(node: &Value) -> &str {
+pub(super) fn description(node: &Value) -> &str {
     node["description"].as_str().unwrap_or_default()
 }
 

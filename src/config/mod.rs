@@ -19,6 +19,7 @@ pub mod cost;
 pub mod effective;
 pub mod layers;
 pub mod manual;
+pub mod page;
 
 pub use parse::{Parsed, decode, parse};
 pub use problem::{Problem, Problems};

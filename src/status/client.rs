@@ -1,5 +1,6 @@
 //! Asks the running agent over its socket.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -131,13 +132,9 @@ async fn ask(
     path: &str,
     body: Bytes,
 ) -> anyhow::Result<Response<Incoming>> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| {
-        anyhow!(
-            "no agent answers at {} ({error}); `sideline run` starts one, `systemctl status sideline` shows the service, \
-             `sideline check` needs none",
-            socket.display()
-        )
-    })?;
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| unreachable(socket, &error))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .context("the agent speaks no HTTP")?;
@@ -152,4 +149,36 @@ async fn ask(
         .send_request(request)
         .await
         .context("the agent did not answer")
+}
+
+/// Why nobody could be asked, and what would help.
+fn unreachable(socket: &Path, error: &std::io::Error) -> anyhow::Error {
+    let at = socket.display();
+    if error.kind() == ErrorKind::PermissionDenied {
+        return anyhow!(
+            "the agent at {at} answers root and members of its group alone ({error}); `sudo usermod -aG sideline USER` and \
+             a new login make USER a member, `sideline check` needs no agent"
+        );
+    }
+    anyhow!(
+        "no agent answers at {at} ({error}); `sideline run` starts one, `systemctl status sideline` shows the service, \
+         `sideline check` needs none"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_ask_is_told_of_the_group() {
+        for (kind, wanted) in [
+            (ErrorKind::PermissionDenied, "usermod -aG sideline"),
+            (ErrorKind::NotFound, "no agent answers at /run/s"),
+            (ErrorKind::ConnectionRefused, "no agent answers at /run/s"),
+        ] {
+            let told = unreachable(Path::new("/run/s"), &kind.into()).to_string();
+            assert!(told.contains(wanted), "{told}");
+        }
+    }
 }

@@ -25,7 +25,8 @@ use crate::domain::report::Report;
 /// The latest report; `None` before the first tick.
 pub type Latest = watch::Receiver<Option<Arc<Report>>>;
 
-/// Opens the socket: readable by everybody, as `df` is. What answers nobody any more is taken away.
+/// Opens the socket. The service's is for root and the group that it runs as (`sideline`), an ordinary user's agent is
+/// for that user alone. What answers nobody any more is taken away.
 ///
 /// # Errors
 /// The folder can't be written, or another agent answers there.
@@ -49,8 +50,12 @@ pub fn open(path: &Path) -> anyhow::Result<UnixListener> {
     }
     let listener =
         UnixListener::bind(path).with_context(|| format!("can't listen at {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
-        .with_context(|| format!("can't open {} to all users", path.display()))?;
+    let mode = match rustix::process::geteuid().is_root() {
+        true => 0o660,
+        false => 0o600,
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("can't set who may ask at {}", path.display()))?;
     Ok(listener)
 }
 

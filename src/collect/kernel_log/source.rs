@@ -7,12 +7,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::domain::snapshot::Position;
+
+/// The kernel's log.
+const KMSG: &str = "/dev/kmsg";
 
 /// What kind of source a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,13 @@ impl Source {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         // Nonblocking, for opening a FIFO would wait for its writer.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if let Some(kmsg) = handed_over(path)? {
+            return Ok(Source {
+                kind: Kind::Device,
+                identity: identity(&rustix::fs::stat(path)?),
+                handle: Handle::Polled(polled(kmsg)?),
+            });
+        }
         let mut fd = rustix::fs::open(path, flags | OFlags::RDONLY, Mode::empty())?;
         let mut stat = rustix::fs::fstat(&fd)?;
         let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -124,6 +134,26 @@ impl AsFd for Source {
             Handle::Plain(fd) => fd.as_fd(),
         }
     }
+}
+
+/// The kernel's log where it is standard input already: the unit opens it for an agent that may not do so itself.
+fn handed_over(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let input = io::stdin();
+    let stat = rustix::fs::fstat(&input)?;
+    if path != Path::new(KMSG) || !is_kmsg(&stat) {
+        return Ok(None);
+    }
+    let fd = input.as_fd().try_clone_to_owned()?;
+    rustix::fs::fcntl_setfl(&fd, OFlags::NONBLOCK)?;
+    // From its first record, as if it had just been opened: a reload shares the place of the reader before it.
+    rustix::fs::seek(&fd, SeekFrom::Start(0))?;
+    Ok(Some(fd))
+}
+
+/// By its number (Documentation/admin-guide/devices.txt), because the path may be covered by now.
+fn is_kmsg(stat: &Stat) -> bool {
+    let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    device && stat.st_rdev == rustix::fs::makedev(1, 11)
 }
 
 #[expect(
@@ -230,4 +260,25 @@ fn watched_folder(path: &Path) -> io::Result<(Inotify, WatchDescriptor)> {
     let inotify = Inotify::init()?;
     let watch = inotify.watches().add(folder, mask)?;
     Ok((inotify, watch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kernels_log_is_taken_for_it() {
+        for (path, wanted) in [
+            (KMSG, true),
+            ("/dev/null", false),
+            ("/proc/self/comm", false),
+        ] {
+            // Where there is no such device, there is nothing to be told apart.
+            if let Ok(stat) = rustix::fs::stat(path) {
+                assert_eq!(is_kmsg(&stat), wanted, "{path}");
+            }
+        }
+        // Whatever standard input is, another path is opened by its name.
+        assert!(handed_over(Path::new("/dev/null")).unwrap().is_none());
+    }
 }

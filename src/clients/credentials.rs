@@ -120,15 +120,6 @@ impl NodeCredentials {
         }
     }
 
-    /// When the credentials in use expire, as far as the SSM agent says.
-    #[must_use]
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        match &self.origin {
-            Origin::Environment(_) => None,
-            Origin::File(file) => file.sharing().expires_at,
-        }
-    }
-
     /// How they are, without any part of them.
     pub async fn look(&self) -> identity::Credentials {
         let read = self.read().await;

@@ -70,7 +70,7 @@ async fn credentials(scene: &Scene) -> Found {
         return Found::unused("nothing here calls AWS");
     }
     let file = scene.credentials.file();
-    let expires_at = scene.credentials.expires_at();
+    let expires_at = scene.credentials.look().await.expires_at;
     match scene.credentials.provide_credentials().await {
         Ok(credentials) => judge(&credentials, file, expires_at),
         Err(error) => missing(scene, &innermost(&error), file),

@@ -148,8 +148,8 @@ pub(super) static TOPICS: [Topic; 12] = [
         severity: "Info for a gap; degraded when it can't be read.",
         opens: "At once.",
         clears: "After judge.forget_after; when it can be read.",
-        todo: "With kernel.dmesg_restrict=1 the agent needs CAP_SYSLOG, as its unit has it. For \
-               gaps: what floods the log?",
+        todo: "With kernel.dmesg_restrict=1 the agent needs CAP_SYSLOG, or the log as its standard \
+               input, as its unit has it. For gaps: what floods the log?",
         others: &[],
         sources: &[KMSG],
     },

@@ -30,7 +30,7 @@ use crate::domain::judge::Judgement;
 use crate::domain::moment::{CLOCK_TOLERANCE, Moment, Now};
 use crate::domain::outbox::{Fate, Number, Rank, Want};
 use crate::domain::phase;
-use crate::domain::report::{EventKind, Outlet, OutletState, State};
+use crate::domain::report::{EventKind, Outlet, OutletState};
 use crate::store::{Batch, Destination, Draft, Standing, Store, Turn};
 use answer::Refusal;
 use delivery::{Delivery, Item};
@@ -262,7 +262,6 @@ struct Desk<'a> {
     ship: &'a CloudWatch,
     period: Period,
     latest: Option<Arc<Judgement>>,
-    told: State,
     /// What the store has not been told yet.
     turn: Turn,
     has_news: bool,
@@ -284,7 +283,6 @@ impl<'a> Desk<'a> {
             ship,
             period: ship.period(now),
             latest: None,
-            told: State::Unknown,
             turn: Turn::new(Destination::CloudWatch, now),
             has_news: false,
             delivery: None,
@@ -307,13 +305,10 @@ impl<'a> Desk<'a> {
             .iter()
             .any(|event| matches!(event.kind, EventKind::Verdict { .. }));
         let state = judgement.report.verdict.state;
-        // That a node that has just started is healthy can wait for the period's end.
-        let good_news = self.told == State::Unknown && state == State::Healthy;
-        if changed && !good_news && self.latest.is_some() {
+        if changed && self.latest.is_some() {
             let health = Datum::single(HEALTH, Scope::Node, f64::from(state.code()));
             self.put(Rank::Transition, judgement.report.at, None, &[health]);
         }
-        self.told = state;
         self.latest = Some(Arc::clone(judgement));
     }
 

@@ -381,7 +381,9 @@ async fn maintenance_and_drills_are_ordered_seen_and_end() {
         use std::os::unix::fs::PermissionsExt;
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(field.path(""), open).expect("our own folder");
-        let refused = field.sideline_as(NOBODY, &["drill", "--for", "1h"]).await;
+        let group = rustix::process::getegid().as_raw();
+        let drill = ["drill", "--for", "1h"];
+        let refused = field.sideline_as(NOBODY, group, &drill).await;
         let expected = "sideline: the agent says: only root may give it orders\n";
         assert_eq!((refused.status, &*refused.err), (Some(3), expected));
     }

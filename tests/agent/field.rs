@@ -124,10 +124,10 @@ impl Field {
         answer(self.command(arguments), arguments).await
     }
 
-    /// The same as another user; only root can.
-    pub(crate) async fn sideline_as(&self, user: u32, arguments: &[&str]) -> Answer {
+    /// The same as another user, a member of `group`; only root can.
+    pub(crate) async fn sideline_as(&self, user: u32, group: u32, arguments: &[&str]) -> Answer {
         let mut command = self.command(arguments);
-        command.uid(user).gid(user);
+        command.uid(user).gid(group);
         answer(command, arguments).await
     }
 

@@ -87,14 +87,23 @@ async fn a_card_that_is_taken_out_is_missed_until_that_is_accepted() {
     assert_eq!(report["findings"], json!([]));
 }
 
-/// Another user may look, and not accept.
+/// Another user may look, in the agent's group, and not accept; a stranger may not even look.
 async fn refuses_nobody(field: &Field) {
     let folder = field.path("");
     let open = fs::Permissions::from_mode(0o755);
     fs::set_permissions(folder, open).expect("our own folder");
-    let status = field.sideline_as(NOBODY, &["status", "--json"]).await;
-    assert_eq!(status.status, Some(2), "{status:?}");
-    let refused = field.sideline_as(NOBODY, &["inventory", "accept"]).await;
+    let group = rustix::process::getegid().as_raw();
+    let status = ["status", "--json"];
+    let member = field.sideline_as(NOBODY, group, &status).await;
+    assert_eq!(member.status, Some(2), "{member:?}");
+    let stranger = field.sideline_as(NOBODY, NOBODY, &status).await;
+    assert_eq!(stranger.status, Some(3), "{stranger:?}");
+    assert!(
+        stranger.err.contains("usermod -aG sideline"),
+        "{stranger:?}"
+    );
+    let accept = ["inventory", "accept"];
+    let refused = field.sideline_as(NOBODY, group, &accept).await;
     assert_eq!(refused.status, Some(3), "{refused:?}");
     let expected = "sideline: the agent says: only root may give it orders\n";
     assert_eq!((&*refused.err, &*refused.out), (expected, ""));

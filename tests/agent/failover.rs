@@ -433,7 +433,8 @@ async fn a_bad_threshold_for_all_drains_no_more_than_the_share() {
     for field in &fields {
         let decided = |report: &Value| {
             let failover = &report["failover"];
-            failover["state"] == "draining" || failover["held_back"].is_string()
+            let is_out = failover["state"] == "draining" || failover["state"] == "drained";
+            is_out || failover["held_back"].is_string()
         };
         let report = field.until("a decision", decided).await;
         states.push(report["failover"].clone());

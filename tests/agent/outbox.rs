@@ -186,7 +186,12 @@ async fn a_stop_in_the_middle_of_a_burst_leaves_no_node_for_alive() {
 #[tokio::test]
 async fn what_may_have_arrived_counts_once_and_is_told_apart() {
     let (mut field, _way, _listener) = behind_a_proxy().await;
-    field.aws.until(|log| !cloud::periods(log).is_empty()).await;
+    // What is cut off shall be a period's request, not one of a change of health.
+    let count = cloud::periods(&field.aws.log()).len();
+    field
+        .aws
+        .until(|log| cloud::periods(log).len() > count + 1)
+        .await;
     field.aws.fault(Fault::ResetAfterStoring, Times::Next(1));
     let nobody_knows = |report: &Value| report["outlets"][0]["state"] == "retrying";
     field.until("a broken connection", nobody_knows).await;

@@ -18,8 +18,8 @@ use crate::collect::identity::ecs::page;
 use crate::config::Config;
 use crate::config::address::Broker;
 use crate::domain::outbox::Fate;
-use crate::store::Destination;
 use crate::store::inspect::{self, Outboxes};
+use crate::store::{Destination, settings};
 
 /// No member is longer.
 const LONGEST: usize = 8 << 20;
@@ -137,7 +137,7 @@ async fn members(
         ("doctor.json", Ok(pretty(&examination))),
         ("status.json", status),
         ("config.toml", Ok(settings.to_owned())),
-        ("settings.json", text(&state.join("settings.json"))),
+        (settings::FILE, parameters(state)),
         ("outbox.json", outbox(state).map(|list| pretty(&list))),
         ("inventory.json", Ok(pretty(&inventory(state)))),
         ("versions.json", Ok(pretty(&versions(scene).await))),
@@ -148,8 +148,16 @@ async fn members(
     ]
 }
 
-fn text(path: &Path) -> Result<String, String> {
-    read(path).map_err(|error| format!("{}: {error}", path.display()))
+/// The parameters of SSM without what stands in them: `config.toml` shows what comes of it.
+fn parameters(folder: &Path) -> Result<String, String> {
+    let kept = settings::read(folder).map_err(|error| error.to_string())?;
+    let mut kept = kept.ok_or("SSM never gave any")?;
+    let trial = kept.trial.iter_mut();
+    let trial = trial.flat_map(|trial| &mut trial.parameters);
+    for parameter in kept.good.iter_mut().chain(trial) {
+        parameter.value = format!("{} bytes", parameter.value.len());
+    }
+    serde_json::to_string_pretty(&kept).map_err(|error| error.to_string())
 }
 
 fn outbox(folder: &Path) -> Result<Value, String> {

@@ -15,6 +15,13 @@ test:
 demo:
     cargo run --release --example demo
 
+# the Debian package; and, as root, the same in booted Debians
+package:
+    packaging/deb/build
+
+install:
+    tests/install
+
 # generated files: the sample configuration and its schema
 generate:
     cargo run --quiet --example schema > config/sideline.schema.json.new && mv config/sideline.schema.json.new config/sideline.schema.json

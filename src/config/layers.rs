@@ -15,9 +15,9 @@ use super::{Config, Parsed, Problems};
 /// What no parameter sets: where parameters come from, and what they may do.
 const NEVER: [&str; 3] = ["ssm.parameters", "ssm.allow_commands", "aws.region"];
 
-/// What parameters set only where the file allows it: what runs, what is read and written as root, and who this node is
-/// to AWS.
-const GUARDED: [&str; 13] = [
+/// What parameters set only where the file allows it: what runs, what is read and written as root, who this node is
+/// to AWS, and what opens a door to others.
+const GUARDED: [&str; 14] = [
     "check",
     "paths.state",
     "paths.run",
@@ -31,6 +31,7 @@ const GUARDED: [&str; 13] = [
     "relay.certificate",
     "relay.key",
     "relay.insecure",
+    "status.metrics_listen",
 ];
 
 /// A parameter of SSM, decrypted: a part of a configuration, as TOML.
@@ -525,7 +526,6 @@ command = ['/a']
         outbox: max_bytes max_age
         relay: url prefix retain
         ssm: every inventory compliance
-        status: metrics_listen
         ups: enabled address every
         ");
     }

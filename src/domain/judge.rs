@@ -86,8 +86,6 @@ pub struct Judge {
     failover: Failover,
     /// Checksum of configuration and version.
     settings: Option<u32>,
-    /// Checksum of the configuration alone.
-    config_checksum: u32,
     /// When they last became other than they were.
     configured: Option<Moment>,
     started: Moment,
@@ -123,7 +121,6 @@ impl Judge {
             restarts_told: 0,
             failover: Failover::new(memory.failover.clone()),
             settings: memory.settings,
-            config_checksum: 0,
             configured: memory.configured,
             started: now,
             settled: false,
@@ -152,7 +149,7 @@ impl Judge {
         checksum.update(&written);
         checksum.update(self.node.agent.as_bytes());
         let before = self.settings.replace(checksum.finalize());
-        self.config_checksum = assets::config_checksum(&self.config);
+        self.node.config = format!("{:08x}", assets::config_checksum(&self.config));
         // A node's first settings are no change.
         if before.is_some() && before != self.settings {
             self.configured = Some(now);
@@ -488,7 +485,6 @@ impl Judge {
             seq: self.seq,
             node: Node {
                 uptime_s,
-                config: format!("{:08x}", self.config_checksum),
                 driver: driver.or_else(|| self.gpus.driver.clone()),
                 ..self.node.clone()
             },

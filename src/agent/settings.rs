@@ -210,7 +210,8 @@ impl Settings {
         let laid = self.base.lay(&fetched.parameters, before.kept().in_force());
         self.unfit.clear();
         let offer = Offer {
-            digest: self.base.digest(&laid.used),
+            // Of all that SSM gave: what is left of it without a wrong one is not something else.
+            digest: self.base.digest(&fetched.parameters),
             is_other: laid.effective.config != self.config,
             parameters: laid.used,
             refused: told(&laid.refused),

@@ -107,7 +107,7 @@ impl Kept {
 pub struct Offer {
     /// Those that can be used together.
     pub parameters: Vec<Parameter>,
-    /// What tells this set from others.
+    /// What tells all that SSM gave from what else it could give.
     pub digest: String,
     /// Whether they make another configuration than the one in force.
     pub is_other: bool,
@@ -214,15 +214,19 @@ impl Settings {
             return Todo::Apply;
         }
         // Other words for the same: there is nothing to try.
-        if offer.parameters != self.kept.in_force() {
-            todo = Todo::Keep;
-            match &mut self.kept.trial {
-                Some(trial) => {
-                    trial.parameters = offer.parameters;
-                    trial.digest = offer.digest;
-                }
-                None => self.kept.good = offer.parameters,
+        match &mut self.kept.trial {
+            Some(trial)
+                if (&trial.digest, &trial.parameters) != (&offer.digest, &offer.parameters) =>
+            {
+                trial.parameters = offer.parameters;
+                trial.digest = offer.digest;
+                todo = Todo::Keep;
             }
+            None if self.kept.good != offer.parameters => {
+                self.kept.good = offer.parameters;
+                todo = Todo::Keep;
+            }
+            Some(_) | None => {}
         }
         todo
     }

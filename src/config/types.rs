@@ -500,7 +500,7 @@ pub struct Ssm {
     pub inventory: bool,
     /// Tell SSM Compliance how it does.
     pub compliance: bool,
-    /// Let parameters set paths, credentials and commands ([[check]]), too. Only this file can set it, as it alone
+    /// Let parameters set paths, credentials and commands, too. Only this file can set it, as it alone
     /// names the parameters and the region.
     pub allow_commands: bool,
 }

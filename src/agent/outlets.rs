@@ -197,7 +197,7 @@ fn open_cloudwatch(
     tasks: &mut Supervisor,
 ) -> Way {
     let endpoint = aws::endpoint("CLOUDWATCH", environment);
-    let usual = || format!("https://monitoring.{}.amazonaws.com", aws.region);
+    let usual = || aws::usual_endpoint("monitoring", &aws.region);
     let server = endpoint.clone().unwrap_or_else(usual);
     let ship = cloudwatch::CloudWatch {
         settings: settings.clone(),

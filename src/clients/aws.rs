@@ -93,6 +93,13 @@ pub fn endpoint(service: &str, env: impl Fn(&str) -> Option<String>) -> Option<S
     env(&format!("AWS_ENDPOINT_URL_{service}")).or_else(|| env("AWS_ENDPOINT_URL"))
 }
 
+/// Where requests for a service go in AWS; `host` is the first part of its host names, as in `monitoring`.
+#[must_use]
+pub fn usual_endpoint(host: &str, region: &str) -> String {
+    let china = if region.starts_with("cn-") { ".cn" } else { "" };
+    format!("https://{host}.{region}.amazonaws.com{china}")
+}
+
 /// What is at the bottom of an error, outermost first.
 pub fn causes<'a>(
     error: &'a (dyn Error + 'static),

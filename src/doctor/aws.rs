@@ -17,15 +17,11 @@ use tokio::time::timeout;
 use super::check::{Check, Found, Look, timed, together};
 use super::scene::{Scene, environment};
 use super::{clock, ecs, reach};
-use crate::clients::aws::json::{Failure, FailureKind, Json, Service};
+use crate::clients::aws::json::{Failure, FailureKind, Json};
+use crate::clients::aws::ssm::SERVICE as SSM;
 use crate::clients::aws::{self, innermost};
 use crate::clients::credentials::is_refusal;
 use crate::config::Enabled;
-
-const SSM: Service = Service {
-    name: "ssm",
-    target: "AmazonSSM",
-};
 
 /// CloudWatch refuses data that are older than two weeks: this is 1970.
 const TOO_OLD_S: i64 = 86_400;
@@ -98,8 +94,7 @@ pub(super) async fn way(scene: &Scene, service: &str, host: &str) -> Result<Opti
         ));
     };
     let endpoint = aws::endpoint(service, environment);
-    let china = if region.starts_with("cn-") { ".cn" } else { "" };
-    let usual = || format!("https://{host}.{region}.amazonaws.com{china}");
+    let usual = || aws::usual_endpoint(host, region);
     reach::server(&endpoint.clone().unwrap_or_else(usual)).await?;
     if !scene.credentials.available().await {
         return Err(Found::warn(

@@ -169,15 +169,7 @@ fn outbox(folder: &Path) -> Result<Value, String> {
             let gone = journal.gone.iter().filter(|gone| gone.fate == fate);
             gone.map(inspect::Gone::count).sum()
         };
-        let fates = [
-            Fate::Sent,
-            Fate::Unsure,
-            Fate::Refused,
-            Fate::Full,
-            Fate::Expired,
-            Fate::Corrupt,
-        ];
-        let fates = fates.map(|fate| (fate.name().to_owned(), json!(lost(fate))));
+        let fates = Fate::ALL.map(|fate| (fate.name().to_owned(), json!(lost(fate))));
         outlets.push(json!({
             "name": of.name(),
             "pending": journal.pending,

@@ -312,9 +312,8 @@ impl Setup {
             .spawn()
             .expect("the program starts");
         let answers = async {
-            while !self.is_answered().await {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            // Each look is a program of its own, which is pause enough.
+            while !self.is_answered().await {}
         };
         tokio::time::timeout(PATIENCE, answers)
             .await

@@ -16,7 +16,7 @@ use hyper::body::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{ANSWER, Connections, innermost, learn_time};
+use super::{ANSWER, Connections, innermost, learn_time, usual_endpoint};
 use crate::clients::credentials::{NodeCredentials, is_refusal};
 use crate::clock::Clock;
 
@@ -96,11 +96,7 @@ impl Json {
         clock: Clock,
         connections: Connections,
     ) -> Self {
-        let usual = || {
-            let china = if region.starts_with("cn-") { ".cn" } else { "" };
-            format!("https://{}.{region}.amazonaws.com{china}", service.name)
-        };
-        let base = endpoint.unwrap_or_else(usual);
+        let base = endpoint.unwrap_or_else(|| usual_endpoint(service.name, region));
         Json {
             service,
             region: region.to_owned(),

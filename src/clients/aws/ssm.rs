@@ -10,7 +10,8 @@ use crate::clock::Clock;
 use crate::domain::compliance::Item;
 use crate::domain::settings::{Fetched, Parameter};
 
-const SERVICE: Service = Service {
+/// SSM among the services.
+pub const SERVICE: Service = Service {
     name: "ssm",
     target: "AmazonSSM",
 };
